@@ -1,0 +1,242 @@
+package store
+
+import (
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// RelabelOptions say how stored labels become final ones.
+type RelabelOptions struct {
+	// External labels are merged in and win over stored ones of the same name.
+	External labels.Labels
+	// Drop are the replica labels to remove, from stored labels as from External.
+	Drop []string
+	// MayClash is false when the caller has proof that no stored label is named like one of External
+	// or Drop. Then series stream; otherwise all of them are held and sorted.
+	MayClash bool
+	// Budget is charged with what is held for sorting.
+	Budget *Budget
+}
+
+// Relabel turns a cursor over stored series, sorted by stored labels, into one over final series, sorted
+// by final labels. It closes the cursor that it is given.
+//
+// Inserting constant labels moves a series only behind those that extend it: where {a} comes before
+// {a,b}, {a,r} comes after {a,b,r}. So a series is held while its successors extend it by a label that
+// sorts before the greatest inserted one; what is held forms a stack, each element a prefix of the next,
+// no deeper than a series has labels. Any other series passes through as it is lent.
+//
+// Where the proof of MayClash turns out wrong, the rest is held and sorted; if even that comes too late for
+// what was handed out before, the cursor ends with an error.
+func Relabel(cur Cursor, opt RelabelOptions) Cursor {
+	ext := Without(opt.External, opt.Drop)
+	if ext.IsEmpty() && len(opt.Drop) == 0 {
+		return cur
+	}
+	r := &relabeler{in: cur, opt: opt, scratch: labels.NewScratchBuilder(16)}
+	ext.Range(func(l labels.Label) {
+		if l.Value == "" {
+			return
+		}
+		r.external = append(r.external, l)
+		r.greatest = l.Name
+	})
+	opt.External.Range(func(l labels.Label) { r.clashing = append(r.clashing, l.Name) })
+	r.clashing = append(r.clashing, opt.Drop...)
+	return r
+}
+
+type relabeler struct {
+	in  Cursor
+	opt RelabelOptions
+
+	external []labels.Label // what is merged in, sorted by name
+	greatest string         // the greatest name of external
+	clashing []string       // stored labels of these names break the order
+	scratch  labels.ScratchBuilder
+
+	pending *Series // the series that the input is at and that is not handed out yet; stored labels
+	ended   bool    // the input has no more
+	stack   []held
+	sorting bool // the rest is in sorted
+
+	sorted   []*Series
+	reserved int64
+
+	out  Series
+	last labels.Labels // of the series handed out last
+
+	err    error
+	closed bool
+}
+
+// held is a series kept back, with its stored labels spelled out for comparing.
+type held struct {
+	series *Series
+	stored []labels.Label
+}
+
+func (r *relabeler) Next() bool {
+	if r.err != nil || r.closed {
+		return false
+	}
+	if r.opt.MayClash && !r.sorting {
+		r.sortRest()
+	}
+	for !r.sorting {
+		if r.pending == nil && !r.ended {
+			if r.in.Next() {
+				r.pending = r.in.At()
+				if HasAny(r.pending.Labels, r.clashing) {
+					r.sortRest()
+					break
+				}
+			} else {
+				r.ended = true
+				r.err = r.in.Err()
+			}
+		}
+		if n := len(r.stack); n > 0 && (r.ended || !r.staysBefore(r.stack[n-1].stored, r.pending.Labels)) {
+			top := r.stack[n-1].series
+			r.stack[n-1].series = nil
+			r.stack = r.stack[:n-1]
+			return r.handOut(top)
+		}
+		if r.ended {
+			return false
+		}
+		if !r.mayBeExtended(r.pending.Labels) {
+			s := r.pending
+			r.pending = nil
+			return r.handOut(s)
+		}
+		r.push()
+	}
+	return r.nextSorted()
+}
+
+// mayBeExtended tells whether a series with a label more could come before ls in the final order.
+func (r *relabeler) mayBeExtended(ls labels.Labels) bool {
+	last := ""
+	ls.Range(func(l labels.Label) { last = l.Name })
+	return last < r.greatest
+}
+
+// staysBefore tells whether next extends held by a label that puts it before held in the final order.
+func (r *relabeler) staysBefore(held []labels.Label, next labels.Labels) bool {
+	if next.Len() <= len(held) {
+		return false
+	}
+	i, before := 0, false
+	next.Range(func(l labels.Label) {
+		switch {
+		case i < len(held) && l == held[i]:
+		case i == len(held):
+			before = l.Name < r.greatest
+		case i < len(held):
+			i = len(held) // differs: no later position counts
+		}
+		i++
+	})
+	return before
+}
+
+func (r *relabeler) push() {
+	if n := len(r.stack); n < cap(r.stack) {
+		r.stack = r.stack[:n+1]
+	} else {
+		r.stack = append(r.stack, held{})
+	}
+	top := &r.stack[len(r.stack)-1]
+	top.series = Keep(r.in)
+	top.stored = top.stored[:0]
+	top.series.Labels.Range(func(l labels.Label) { top.stored = append(top.stored, l) })
+	r.pending = nil
+}
+
+func (r *relabeler) handOut(s *Series) bool {
+	if r.err != nil {
+		return false
+	}
+	r.out = Series{Labels: r.final(s.Labels), Chunks: s.Chunks}
+	r.last = r.out.Labels
+	return true
+}
+
+// final merges the external labels into stored ones and removes the replica labels.
+func (r *relabeler) final(stored labels.Labels) labels.Labels {
+	r.scratch.Reset()
+	i := 0
+	stored.Range(func(l labels.Label) {
+		for i < len(r.external) && r.external[i].Name < l.Name {
+			r.scratch.Add(r.external[i].Name, r.external[i].Value)
+			i++
+		}
+		if i < len(r.external) && r.external[i].Name == l.Name {
+			return // the external one wins and comes next
+		}
+		if slices.Contains(r.opt.Drop, l.Name) {
+			return
+		}
+		r.scratch.Add(l.Name, l.Value)
+	})
+	for ; i < len(r.external); i++ {
+		r.scratch.Add(r.external[i].Name, r.external[i].Value)
+	}
+	return r.scratch.Labels()
+}
+
+// sortRest takes everything that was not handed out yet and sorts it by final labels.
+func (r *relabeler) sortRest() {
+	r.sorting = true
+	for _, h := range r.stack {
+		r.take(h.series)
+	}
+	r.stack = nil
+	if r.pending != nil {
+		r.take(Keep(r.in))
+		r.pending = nil
+	}
+	for r.err == nil && r.in.Next() {
+		r.take(Keep(r.in))
+	}
+	if r.err == nil {
+		r.err = r.in.Err()
+	}
+	slices.SortStableFunc(r.sorted, func(a, b *Series) int { return labels.Compare(a.Labels, b.Labels) })
+	if len(r.sorted) > 0 && labels.Compare(r.sorted[0].Labels, r.last) < 0 {
+		r.err = Errorf(KindInternal, "series %s turned up after %s: a stored label is named like one of %v, and the labels known beforehand did not say so; ask again", r.sorted[0].Labels, r.last, r.clashing)
+	}
+}
+
+func (r *relabeler) take(s *Series) {
+	n := s.Size()
+	if err := r.opt.Budget.Reserve(n); err != nil {
+		r.err = err
+		return
+	}
+	r.reserved += n
+	r.sorted = append(r.sorted, &Series{Labels: r.final(s.Labels), Chunks: s.Chunks})
+}
+
+func (r *relabeler) nextSorted() bool {
+	if r.err != nil || len(r.sorted) == 0 {
+		return false
+	}
+	r.out = *r.sorted[0]
+	r.sorted[0] = nil
+	r.sorted = r.sorted[1:]
+	return true
+}
+
+func (r *relabeler) At() *Series        { return &r.out }
+func (r *relabeler) Err() error         { return r.err }
+func (r *relabeler) Warnings() Warnings { return r.in.Warnings() }
+
+func (r *relabeler) Close() error {
+	r.opt.Budget.Release(r.reserved)
+	r.reserved, r.sorted, r.stack = 0, nil, nil
+	r.closed = true
+	return r.in.Close()
+}
