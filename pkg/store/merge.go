@@ -15,7 +15,10 @@ import (
 // The inputs are compared with a loser tree: log2(n) comparisons a series. Nothing is copied: what At
 // hands out are the inputs' own chunks, lent until the inputs move on.
 func Merge(cursors []Cursor) Cursor {
-	if len(cursors) == 1 {
+	switch len(cursors) {
+	case 0:
+		return NewSliceCursor(nil)
+	case 1:
 		return cursors[0]
 	}
 	return &merger{tree: loserTree{leaves: make([]leaf, len(cursors))}, inputs: cursors}
@@ -31,6 +34,7 @@ type merger struct {
 	buf   []Chunk    // reused for joined chunk lists
 	from  []int      // the inputs that the current series comes from
 	seen  []chunkKey // chunks handed out under the current labels, if several inputs had them
+	again bool       // the labels are those of the series before
 	err   error
 	close bool
 }
@@ -42,6 +46,17 @@ type chunkKey struct {
 }
 
 func (m *merger) Next() bool {
+	for m.step() {
+		if len(m.out.Chunks) > 0 || !m.again {
+			return true
+		}
+		// All of it was handed out before.
+	}
+	return false
+}
+
+// step collects the next series; false at the end or at an error.
+func (m *merger) step() bool {
 	if m.err != nil || m.close {
 		return false
 	}
@@ -89,8 +104,8 @@ func (m *merger) move(i int) {
 // collect joins the series of all inputs that are at the labels of the winner.
 func (m *merger) collect(w int) {
 	ls := m.tree.leaves[w].series.Labels
-	again := len(m.from) > 0 && labels.Equal(ls, m.out.Labels)
-	if !again {
+	m.again = len(m.from) > 0 && labels.Equal(ls, m.out.Labels)
+	if !m.again {
 		m.seen = m.seen[:0]
 	}
 	m.from = m.tree.ties(append(m.from[:0], w), w, 0)
