@@ -127,8 +127,7 @@ func (m *merger) collect(w int) {
 func (m *merger) dropSeen() {
 	earlier := len(m.seen)
 	m.out.Chunks = slices.DeleteFunc(m.out.Chunks, func(c Chunk) bool {
-		key := chunkKey{c.MinTime, c.MaxTime, 0}
-		c.Payloads(func(a Aggr, p *Payload) { key.sum = key.sum*31 + p.Sum64() + uint64(a) })
+		key := chunkKey{c.MinTime, c.MaxTime, c.sum64()}
 		if slices.Contains(m.seen[:earlier], key) {
 			return true
 		}

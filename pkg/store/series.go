@@ -53,6 +53,17 @@ func (p Payload) Sum64() uint64 {
 	return xxhash.Sum64(p.Data)
 }
 
+// sum64 stands for the content of all payloads of the chunk.
+func (c *Chunk) sum64() uint64 {
+	sum := c.Raw.Sum64()
+	if a := c.Aggrs; a != nil {
+		for _, p := range [...]*Payload{&a.Count, &a.Sum, &a.Min, &a.Max, &a.Counter} {
+			sum = sum*31 + p.Sum64()
+		}
+	}
+	return sum
+}
+
 func (p Payload) clone() Payload {
 	p.Data = slices.Clone(p.Data)
 	return p
