@@ -1,0 +1,86 @@
+# Koios: build, test and run. `make` alone lists what there is.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN   := $(CURDIR)/.bin
+GO    ?= go
+# The tests that start real processes. They belong to `make e2e`; the rest to `make test` and `make race`.
+E2E   := ./test/integration/...
+UNIT  := $$($(GO) list ./... | grep -v '/test/integration')
+
+GOLANGCI_LINT_VERSION      := v2.15.0
+BUF_VERSION                := v1.75.0
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+
+VERSION  := $(shell cat VERSION)
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+BRANCH   := $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null || echo unknown)
+V        := github.com/prometheus/common/version
+LDFLAGS  := -X $(V).Version=$(VERSION) -X $(V).Revision=$(REVISION) -X $(V).Branch=$(BRANCH)
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Start Koios over ./data: scrapes itself, answers PromQL on http://localhost:10902
+	@$(GO) build -ldflags '$(LDFLAGS)' -o bin/koios ./cmd/koios
+	@exec bin/koios standalone --data-dir=data $(ARGS)
+
+.PHONY: build
+build: ## Build all binaries into ./bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $$($(GO) list ./cmd/... | grep -v /components)
+
+.PHONY: test
+test: ## Run all tests: unit, conformance, and integration with real Prometheus servers
+	$(GO) test $(UNIT)
+	$(MAKE) e2e
+
+.PHONY: unit
+unit: ## Run the unit and conformance tests only
+	$(GO) test $(UNIT)
+
+.PHONY: race
+race: ## Run the unit and conformance tests with the race detector
+	$(GO) test -race $(UNIT)
+
+.PHONY: e2e
+e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidecars, store, querier
+	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	$(GO) test -run='^$$' -bench=. -benchmem $(UNIT)
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Run the linters
+	$(BIN)/golangci-lint run
+
+.PHONY: proto
+proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## Generate the Go code of the wire messages
+	cd proto && PATH="$(BIN):$$PATH" $(BIN)/buf lint && PATH="$(BIN):$$PATH" $(BIN)/buf generate
+
+.PHONY: check
+check: lint proto ## Check what review would: linters, go.mod, generated code without drift
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	cd test/tools && $(GO) mod tidy -diff
+	git diff --exit-code -- proto
+	test -z "$$(git status --porcelain -- proto)"
+
+.PHONY: tools
+tools: $(BIN)/prometheus $(BIN)/golangci-lint $(BIN)/buf ## Build the tools that tests and checks use into ./.bin
+
+$(BIN)/prometheus: test/tools/go.mod
+	cd test/tools && $(GO) build -o $(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus
+	touch $@
+$(BIN)/golangci-lint:
+	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+$(BIN)/buf:
+	GOBIN=$(BIN) $(GO) install github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION)
+$(BIN)/protoc-gen-go:
+	GOBIN=$(BIN) $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION)
+$(BIN)/protoc-gen-go-grpc:
+	GOBIN=$(BIN) $(GO) install google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION)
