@@ -10,13 +10,13 @@ type Budget struct {
 	used atomic.Int64
 }
 
-// NewBudget makes a budget of max bytes; what names it in refusals ("memory for sorting series"). A max
+// NewBudget makes a budget of maxBytes; what names it in refusals ("memory for sorting series"). A bound
 // of 0 or less means no bound.
-func NewBudget(what string, max int64) *Budget {
-	if max <= 0 {
+func NewBudget(what string, maxBytes int64) *Budget {
+	if maxBytes <= 0 {
 		return nil
 	}
-	return &Budget{what: what, max: max}
+	return &Budget{what: what, max: maxBytes}
 }
 
 // Reserve takes n bytes, or refuses with an error of KindLimit and takes none.

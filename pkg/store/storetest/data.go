@@ -116,7 +116,7 @@ func Common() Data {
 // Orders are data whose final order differs from the stored one.
 func Orders() map[string]Data {
 	s := func(ls ...string) Input { return in(Floats(2, 0), ls...) }
-	ext := func(ls ...string) labels.Labels { return labels.FromStrings(ls...) }
+	ext := labels.FromStrings
 	nested := []Input{
 		s("__name__", "m"), s("__name__", "m", "a", "1"), s("__name__", "m", "a", "1", "b", "1"), s("__name__", "m", "a", "1", "b", "1", "z", "1"),
 		s("__name__", "m", "a", "1", "z", "1"), s("__name__", "m", "a", "2"), s("__name__", "m", "b", "1"), s("__name__", "m", "b", "1", "c", "1"),
