@@ -112,7 +112,7 @@ func (s *HTTP) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h)
 
 // Wrap gives an API handler its metrics, spans and request log under a name.
 func (s *HTTP) Wrap(name string, h http.Handler) http.Handler {
-	h = s.instrument.handler(name, h)
+	h = s.instrument.handler(name, s.recovered(h))
 	if s.cfg.RequestLog != nil {
 		h = s.cfg.RequestLog.httpHandler(s.logger, s.Port, h)
 	}
