@@ -113,9 +113,9 @@ func (s *stay) nextOfCopies() chunkenc.ValueType {
 // turn chooses where to go on when the replica stayed on is late, stale or at its end (3, 6).
 func (s *stay) turn() chunkenc.ValueType {
 	s.interval.learn()
-	from := s.interval.after(s.last.t, 1)
-	if s.last.t == math.MinInt64 {
-		from = s.last.t
+	from := s.last.t
+	if s.last.kind != chunkenc.ValNone {
+		from = max(from+1, s.interval.after(from, 1))
 	}
 	stale, earliest, own := int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MaxInt64)
 	for i := range s.replicas {
@@ -158,7 +158,7 @@ func (s *stay) turn() chunkenc.ValueType {
 		return s.end(nil)
 	}
 	chosen := s.replicas[pick].cur
-	if pick == s.on && !s.marker {
+	if s.replicas[pick].copies && !s.marker {
 		s.interval.add(chosen.t - s.last.t)
 	}
 	s.follow(pick, func(r *replica) bool { return r.cur.t == chosen.t && compare(&r.cur, &chosen) == 0 })
