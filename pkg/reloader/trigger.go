@@ -95,6 +95,7 @@ func (t *SignalTrigger) Reload(ctx context.Context) error {
 	if kill == nil {
 		kill = syscall.Kill
 	}
+	sent := time.Now()
 	var errs []error
 	for _, pid := range pids {
 		if err := kill(pid, syscall.SIGHUP); err != nil {
@@ -104,7 +105,7 @@ func (t *SignalTrigger) Reload(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil || !asked {
 		return err
 	}
-	return t.await(ctx, before)
+	return t.await(ctx, before, sent)
 }
 
 func (t *SignalTrigger) proc() string {
@@ -114,10 +115,11 @@ func (t *SignalTrigger) proc() string {
 	return t.Proc
 }
 
-// await asks until Prometheus tells of a reload other than the one it told of before. A reload that
-// fails does not move the time of the last good configuration, so one that was already failing can't be
-// told from one that has not happened yet; it is taken as failed at the end.
-func (t *SignalTrigger) await(ctx context.Context, before runtimeInfo) error {
+// await asks until Prometheus tells of a reload after the one it told of before, or one since the signal
+// was sent: it tells the time of its last good configuration in whole seconds. A reload that fails does
+// not move that time, so one that was failing already can't be told from one that has not happened yet;
+// it is taken as failed at the end.
+func (t *SignalTrigger) await(ctx context.Context, before runtimeInfo, sent time.Time) error {
 	wait := t.Wait
 	if wait == 0 {
 		wait = 30 * time.Second
@@ -126,20 +128,23 @@ func (t *SignalTrigger) await(ctx context.Context, before runtimeInfo) error {
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var why error
 	for {
 		now, err := t.runtimeInfo(ctx)
 		switch {
+		case err != nil && ctx.Err() == nil:
+			why = err
 		case err != nil:
 		case !now.ReloadConfigSuccess && before.ReloadConfigSuccess:
 			return errors.New("prometheus refused its new configuration; its log says why")
-		case now.ReloadConfigSuccess && !now.LastConfigTime.Equal(before.LastConfigTime):
+		case now.ReloadConfigSuccess && (now.LastConfigTime.After(before.LastConfigTime) || !now.LastConfigTime.Before(sent.Truncate(time.Second))):
 			return nil
 		default:
-			err = errors.New("prometheus still runs its old configuration")
+			why = errors.New("prometheus still runs its old configuration")
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("no sign of a reload %s after SIGHUP: %w", wait, err)
+			return fmt.Errorf("no sign of a reload %s after SIGHUP: %w", wait, errors.Join(why, context.Cause(ctx)))
 		case <-tick.C:
 		}
 	}
