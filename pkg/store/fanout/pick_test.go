@@ -1,0 +1,114 @@
+package fanout
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+	"go.yaml.in/yaml/v2"
+
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+const keepC1 = "- {action: keep, source_labels: [c], regex: '1'}"
+
+func parse(t testing.TB, text string) []*relabel.Config {
+	t.Helper()
+	var cfgs []*relabel.Config
+	if err := yaml.UnmarshalStrict([]byte(text), &cfgs); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cfgs {
+		if err := c.Validate(model.UTF8Validation); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cfgs
+}
+
+func local(f *fake) *fake {
+	f.desc.Local = true
+	return f
+}
+
+// Which Stores are asked, by time, external labels, address and relabelling, and with which matchers.
+func TestPick(t *testing.T) {
+	c1, c2 := labels.FromStrings("c", "1"), labels.FromStrings("c", "2")
+	odd := labels.FromStrings("c", "1", "path", "a.b|c")
+	early := named("early", c1)
+	early.desc.MinTime, early.desc.MaxTime = -100, 9
+	f := func(what string, cfg Config, req *store.SeriesRequest, want string, stores ...*fake) {
+		t.Helper()
+		var all []store.Store
+		for _, s := range stores {
+			s.requests = nil
+			all = append(all, s)
+		}
+		cur, err := over(cfg, all...).Series(t.Context(), req)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		cur.Close()
+		var got []string
+		for _, s := range stores {
+			for _, r := range s.requests {
+				ms := strings.ReplaceAll(fmt.Sprint(r.Matchers), ` __name__="up"`, "")
+				got = append(got, s.desc.Name+ms)
+			}
+		}
+		if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	x := eq("x", "y")
+	f("time", Config{}, request(x), `now[x="y"]`, early, named("now", c1))
+	f("external labels", Config{}, request(eq("c", "2")), `two[c="2"] both[c="2"] unknown[c="2"] other[c="2"]`,
+		named("one", c1), named("two", c2), named("both", c1, c2), named("unknown"), named("other", labels.FromStrings("d", "1")))
+	f("absent external label", Config{}, request(eq("d", "")), `one[d=""]`, named("one", c1), named("d", labels.FromStrings("d", "1")))
+	f("a contradiction in each set", Config{}, request(eq("c", "1"), eq("d", "2")), ``,
+		named("x", labels.FromStrings("c", "1", "d", "1"), labels.FromStrings("c", "2", "d", "2")))
+	f("selector", Config{SelectorLabels: labels.FromStrings("q", "1")}, request(x, eq("q", "1")), `one[x="y"]`, named("one", c1))
+	f("other selector", Config{SelectorLabels: labels.FromStrings("q", "1")}, request(x, eq("q", "2")), ``, named("one", c1))
+
+	addressed := request(x)
+	addressed.StoreMatchers = [][]*labels.Matcher{{eq("__address__", "b"), eq("ignored", "x")}, {labels.MustNewMatcher(labels.MatchRegexp, "__address__", "c.*")}}
+	f("store matchers", Config{}, addressed, `b[x="y"] cc[x="y"]`, named("a"), named("b"), named("cc"), local(named("b")))
+	addressed.StoreMatchers = [][]*labels.Matcher{{eq("ignored", "x")}}
+	f("store matchers without address", Config{}, addressed, `a[x="y"]`, named("a"), local(named("b")))
+
+	keep := Config{Relabel: parse(t, keepC1)}
+	f("relabelling", keep, request(x), `one[x="y"] both[x="y" c=~"1"] unknown[x="y" c=~"1"]`,
+		named("one", c1), named("two", c2), named("both", c1, c2), named("unknown"))
+	f("relabelling, quoted", keep, request(x), `both[x="y" c=~"1" path=~"a\\.b\\|c|^$"]`, named("both", c1, c2, odd))
+	f("relabelling and a matcher on a dropped set", keep, request(eq("c", "2")), ``, named("both", c1, c2))
+	f("relabelling by hash", Config{Relabel: parse(t, `
+- {action: hashmod, source_labels: [c], target_label: __shard, modulus: 2}
+- {action: keep, source_labels: [__shard], regex: '0'}`)}, request(x), `two[x="y"] both[x="y" c=~"2"]`, named("one", c1), named("two", c2), named("both", c1, c2))
+}
+
+// The matchers that hold a Store to a part of its label sets admit what is in that part.
+func TestHolding(t *testing.T) {
+	sets := []labels.Labels{labels.FromStrings("a", "x.y"), labels.FromStrings("a", "(", "b", "1")}
+	admits := func(ls labels.Labels) bool {
+		for _, m := range holding(sets) {
+			if !m.Matches(ls.Get(m.Name)) {
+				return false
+			}
+		}
+		return true
+	}
+	for _, ls := range sets {
+		if !admits(ls) {
+			t.Errorf("%s is not admitted", ls)
+		}
+	}
+	for _, ls := range []labels.Labels{labels.FromStrings("a", "xzy"), labels.FromStrings("b", "1"), labels.FromStrings("a", "(", "b", "2")} {
+		if admits(ls) {
+			t.Errorf("%s is admitted", ls)
+		}
+	}
+}
