@@ -37,9 +37,10 @@ type Replica struct {
 	AwayFrom, AwayTo time.Duration
 }
 
-// A and B are the pair that most tests use. B was away across the border of its first two blocks.
+// A and B are the pair that most tests use. B was away across the border of its first two blocks, A later,
+// so that at any time one of them was there.
 var (
-	A = Replica{Offset: 1 * time.Second}
+	A = Replica{Offset: 1 * time.Second, AwayFrom: 250 * time.Minute, AwayTo: 271 * time.Minute}
 	B = Replica{Offset: 8123 * time.Millisecond, AwayFrom: 100 * time.Minute, AwayTo: 131 * time.Minute}
 )
 
