@@ -1,0 +1,128 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc"
+
+	"github.com/koios-metrics/koios/pkg/store"
+	"github.com/koios-metrics/koios/pkg/store/wire"
+)
+
+// cursor receives the frames of a Series answer as it is moved. The chunks it lends are slices of the
+// buffer that gRPC received.
+type cursor struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	peer   *Store
+	stream grpc.ClientStream
+	abort  bool
+
+	// ordered is true when the order of series is checked; false when somebody above sorts them.
+	ordered bool
+	last    labels.Labels
+	any     bool // last is set
+
+	frame    wire.Incoming
+	at       int // in the series of frame
+	ended    bool
+	warnings store.Warnings
+	err      error
+}
+
+func (c *cursor) Next() bool {
+	if c.ended {
+		return false
+	}
+	for c.at+1 >= len(c.frame.Series()) {
+		if !c.receive() {
+			c.ended = true
+			return false
+		}
+	}
+	c.at++
+	if !c.inOrder() {
+		c.ended = true
+		return false
+	}
+	return true
+}
+
+// receive gets the next frame; false at the end or at an error.
+func (c *cursor) receive() bool {
+	c.at = -1
+	switch err := c.stream.RecvMsg(&c.frame); {
+	case errors.Is(err, io.EOF):
+		return false
+	case err != nil:
+		c.err = c.peer.error(c.ctx, "receive series from %s", err)
+		return false
+	}
+	if text, ok := c.frame.Warning(); ok {
+		if c.abort {
+			c.err = c.peer.refused(text)
+			return false
+		}
+		c.warnings = append(c.warnings, warning(text))
+	}
+	return true
+}
+
+// inOrder checks the current series against the one before. A peer that is caught is not trusted again:
+// what was handed out can't be taken back, but from the next request on its answers are sorted here.
+func (c *cursor) inOrder() bool {
+	if !c.ordered {
+		return true
+	}
+	now := c.At().Labels
+	if c.any && labels.Compare(c.last, now) > 0 {
+		c.err = store.Errorf(store.KindInternal, "%s sent series %s after %s: its answers will be sorted here from now on; ask again", c.peer.config.Name, now, c.last)
+		if !c.peer.unordered.Swap(true) {
+			level.Warn(c.peer.config.Logger).Log("msg", "a store sends series out of order; its answers are held and sorted here from now on", "store", c.peer.config.Name, "series", now, "after", c.last)
+		}
+		return false
+	}
+	c.last, c.any = now, true
+	return true
+}
+
+func (c *cursor) At() *store.Series        { return &c.frame.Series()[c.at] }
+func (c *cursor) Err() error               { return c.err }
+func (c *cursor) Warnings() store.Warnings { return c.warnings }
+
+// Keep implements store.Keeper: it copies the bytes of all chunks into one piece of the right size. The
+// received buffer is not kept, as it may be much larger.
+func (c *cursor) Keep() *store.Series {
+	from := c.At()
+	size := 0
+	for i := range from.Chunks {
+		from.Chunks[i].Payloads(func(_ store.Aggr, p *store.Payload) { size += len(p.Data) })
+	}
+	data := make([]byte, 0, size)
+	to := &store.Series{Labels: from.Labels, Chunks: append([]store.Chunk(nil), from.Chunks...)}
+	for i := range to.Chunks {
+		ch := &to.Chunks[i]
+		if ch.Aggrs != nil {
+			a := *ch.Aggrs
+			ch.Aggrs = &a
+		}
+		ch.Payloads(func(_ store.Aggr, p *store.Payload) {
+			start := len(data)
+			data = append(data, p.Data...)
+			p.Data = data[start:len(data):len(data)]
+		})
+	}
+	return to
+}
+
+// Close ends the call, if it is still going on, which makes the peer stop.
+func (c *cursor) Close() error {
+	c.ended = true
+	c.cancel()
+	c.frame.Release()
+	return nil
+}

@@ -1,0 +1,133 @@
+package remote_test
+
+import (
+	"context"
+	"math"
+	"net"
+	"testing"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/koios-metrics/koios/pkg/store"
+	"github.com/koios-metrics/koios/pkg/store/remote"
+	"github.com/koios-metrics/koios/pkg/store/server"
+	"github.com/koios-metrics/koios/pkg/store/storetest"
+	"github.com/koios-metrics/koios/proto/infopb"
+	"github.com/koios-metrics/koios/proto/storepb"
+)
+
+// What a Store promises holds over the wire, whatever the peer can do itself: remote over server over the
+// reference Store passes the suite, with batches and without.
+func TestConformance(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		sharding, replicas bool
+		batch              int
+	}{
+		{"peer that does it all", true, true, 0},
+		{"in batches", true, true, 4},
+		{"peer without replica labels", true, false, 0},
+		{"peer without sharding", false, true, 0},
+		{"peer that can do nothing", false, false, 64},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			storetest.Run(t, func(t testing.TB, data storetest.Data) store.Store {
+				under := storetest.New(data)
+				var srv storepb.StoreServer = server.New(under, server.Config{}, log.NewNopLogger(), prometheus.NewRegistry())
+				if !c.replicas || !c.sharding {
+					srv = &deaf{StoreServer: srv, sharding: c.sharding, replicas: c.replicas}
+				}
+				st := remote.New(connect(t, srv), remote.Config{Name: "peer"})
+				info := server.InfoOf("store", under.Describe())
+				info.Store.SupportsSharding, info.Store.SupportsWithoutReplicaLabels = c.sharding, c.replicas
+				if err := st.SetInfo(info); err != nil {
+					t.Fatal(err)
+				}
+				return batched{Store: st, size: c.batch}
+			})
+		})
+	}
+}
+
+// deaf is a peer that does not know some fields of requests.
+type deaf struct {
+	storepb.StoreServer
+	sharding, replicas bool
+}
+
+func (d *deaf) Series(m *storepb.SeriesRequest, stream storepb.Store_SeriesServer) error {
+	if !d.sharding {
+		m.ShardInfo = nil
+	}
+	if !d.replicas {
+		m.WithoutReplicaLabels = nil
+	}
+	return d.StoreServer.Series(m, stream)
+}
+
+func (d *deaf) LabelNames(ctx context.Context, m *storepb.LabelNamesRequest) (*storepb.LabelNamesResponse, error) {
+	if !d.replicas {
+		m.WithoutReplicaLabels = nil
+	}
+	return d.StoreServer.LabelNames(ctx, m)
+}
+
+func (d *deaf) LabelValues(ctx context.Context, m *storepb.LabelValuesRequest) (*storepb.LabelValuesResponse, error) {
+	if !d.replicas {
+		m.WithoutReplicaLabels = nil
+	}
+	return d.StoreServer.LabelValues(ctx, m)
+}
+
+// batched asks for batches.
+type batched struct {
+	store.Store
+	size int
+}
+
+func (b batched) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
+	r := *req
+	r.BatchSize = b.size
+	return b.Store.Series(ctx, &r)
+}
+
+// connect serves a Store on a loopback in memory and returns a connection to it.
+func connect(t testing.TB, srv storepb.StoreServer, opts ...grpc.ServerOption) *grpc.ClientConn {
+	t.Helper()
+	l := bufconn.Listen(1 << 20)
+	s := grpc.NewServer(append([]grpc.ServerOption{grpc.MaxSendMsgSize(math.MaxInt32), grpc.MaxRecvMsgSize(math.MaxInt32)}, opts...)...)
+	storepb.RegisterStoreServer(s, srv)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	cc, err := grpc.NewClient("passthrough:///peer", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cc.Close(); err != nil {
+			t.Error(err)
+		}
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return cc
+}
+
+var all = []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")}
+
+func full(t testing.TB, st *remote.Store) *remote.Store {
+	t.Helper()
+	err := st.SetInfo(&infopb.InfoResponse{Store: &infopb.StoreInfo{MinTime: math.MinInt64, MaxTime: math.MaxInt64, SupportsSharding: true, SupportsWithoutReplicaLabels: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
