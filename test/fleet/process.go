@@ -52,6 +52,7 @@ func (p *Process) start(t testing.TB) {
 	t.Helper()
 	p.cmd = exec.Command(p.path, p.args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = withoutOrphans()
 	p.done = make(chan struct{})
 	if err := p.cmd.Start(); err != nil {
 		close(p.done)
