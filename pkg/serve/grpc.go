@@ -12,7 +12,6 @@ import (
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
@@ -108,13 +107,7 @@ func (s *GRPC) options(metrics *grpcprom.ServerMetrics, reg prometheus.Registere
 	if s.cfg.MaxConnectionAge > 0 {
 		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: s.cfg.MaxConnectionAge}))
 	}
-	if t := s.cfg.Tracing; t != nil && t.Enabled() {
-		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
-			otelgrpc.WithTracerProvider(t.Tracers()),
-			otelgrpc.WithPropagators(t.Propagator()),
-		)))
-	}
-	return opts
+	return append(opts, s.cfg.Tracing.ServerOptions()...)
 }
 
 // setHealth makes the health service follow the probe, for the server as a whole and each service.

@@ -62,9 +62,12 @@ func (p *Probe) setReady(ready bool, reason error) {
 	}
 	p.ready = ready
 	p.status.WithLabelValues("ready").Set(number(ready))
-	if ready {
+	switch {
+	case ready:
 		_ = level.Info(p.logger).Log("msg", "ready")
-	} else {
+	case p.ended:
+		_ = level.Info(p.logger).Log("msg", "not ready: ending", "reason", reason)
+	default:
 		_ = level.Warn(p.logger).Log("msg", "not ready", "reason", reason)
 	}
 	for _, f := range p.listeners {

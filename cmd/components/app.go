@@ -1,0 +1,192 @@
+package components
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/common/version"
+)
+
+// Component is one component: its name on the command line, what it is, and its flags.
+type Component struct {
+	name, help string
+	// bind declares the flags and returns what runs the component once they are read.
+	bind func(*flags) runner
+}
+
+// runner builds a component into p: checks its configuration, makes its parts and adds what is to run.
+type runner func(p *process) error
+
+// All are the components, in the order of a sample's way.
+func All() []Component {
+	return []Component{Sidecar(), Store(), Query()}
+}
+
+// Main runs the program with its command line and returns the exit code. With one component its flags
+// are the program's own; with more, each is a subcommand.
+func Main(program string, args []string, cs ...Component) int {
+	return execute(program, args, os.Stdout, os.Stderr, cs)
+}
+
+// exit is thrown where kingpin would end the process (help, version, completion).
+type exit int
+
+func execute(program string, args []string, stdout, stderr io.Writer, cs []Component) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			e, ok := p.(exit)
+			if !ok {
+				panic(p)
+			}
+			code = int(e)
+		}
+	}()
+	cl := newCommandLine(program, stdout, cs)
+	name, err := cl.app.Parse(args)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "Error: "+cl.explain(err))
+		return 1
+	}
+	c := cl.chosen(name)
+	logger, err := cl.globals.logger()
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "Error: "+err.Error())
+		return 1
+	}
+	p := newProcess(c.component.name, c.flags, logger)
+	if err := p.main(cl.globals, c.run); err != nil {
+		// One line, whatever the error holds: it becomes the last word of a container.
+		_ = level.Error(logger).Log("msg", c.component.name+" ends", "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return 1
+	}
+	return 0
+}
+
+// commandLine is the parser of a program.
+type commandLine struct {
+	app      *kingpin.Application
+	globals  *globals
+	common   *flags
+	commands []*command
+}
+
+// command is a component whose flags are bound.
+type command struct {
+	component Component
+	flags     *flags
+	run       runner
+}
+
+func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLine {
+	about := "Long-term metrics for Prometheus: a drop-in for Thanos."
+	if len(cs) == 1 {
+		about = cs[0].help
+	}
+	app := kingpin.New(program, about)
+	app.HelpFlag.Short('h')
+	app.UsageWriter(stdout)
+	app.ErrorWriter(io.Discard) // errors are told by execute, in one line
+	app.Terminate(func(code int) { panic(exit(code)) })
+	// kingpin's own version flag would go to the error writer.
+	app.Flag("version", "Show application version.").PreAction(func(*kingpin.ParseContext) error {
+		_, _ = fmt.Fprintln(stdout, version.Print(program))
+		panic(exit(0))
+	}).Bool()
+
+	cl := &commandLine{app: app, globals: &globals{}, common: &flags{on: app}}
+	cl.globals.bind(cl.common)
+	for _, c := range cs {
+		fs := &flags{on: app}
+		if len(cs) > 1 {
+			fs.on = app.Command(c.name, c.help)
+		}
+		cl.commands = append(cl.commands, &command{component: c, flags: fs, run: c.bind(fs)})
+	}
+	for _, c := range cl.commands {
+		c.flags.all = append(c.flags.all, cl.common.all...)
+	}
+	return cl
+}
+
+func (cl *commandLine) chosen(name string) *command {
+	for _, c := range cl.commands {
+		if c.component.name == name {
+			return c
+		}
+	}
+	return cl.commands[0]
+}
+
+var unknownFlag = regexp.MustCompile(`^unknown long flag '--(.*)'$`)
+
+// explain makes one helpful line of a parse error.
+func (cl *commandLine) explain(err error) string {
+	m := unknownFlag.FindStringSubmatch(err.Error())
+	if m == nil {
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	known := cl.known()
+	s := fmt.Sprintf("unknown flag --%s", m[1])
+	if near := nearest(strings.TrimPrefix(m[1], "no-"), known); near != "" {
+		s += fmt.Sprintf(": did you mean --%s?", near)
+	}
+	return s
+}
+
+// known are the visible flags: of the program and of all its components.
+func (cl *commandLine) known() (names []string) {
+	model := cl.app.Model()
+	groups := []*kingpin.FlagGroupModel{model.FlagGroupModel}
+	for _, c := range model.Commands {
+		groups = append(groups, c.FlagGroupModel)
+	}
+	for _, g := range groups {
+		for _, f := range g.Flags {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		}
+	}
+	return names
+}
+
+// nearest returns the name that takes the fewest changed letters, "" if it takes more than half.
+func nearest(name string, known []string) (best string) {
+	least := len(name)/2 + 1
+	for _, k := range known {
+		if d := distance(name, k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters to insert, delete or change (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// errInterrupted is why things end when a signal says so.
+var errInterrupted = errors.New("a signal ends the process")

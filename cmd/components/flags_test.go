@@ -1,0 +1,372 @@
+package components
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/google/go-cmp/cmp"
+)
+
+// deliberate are the flags that differ from the reference table on purpose, each with the reason.
+var deliberate = map[string]map[string]string{
+	"store": {
+		"experimental.enable-index-cache-postings-compression": "removed there, accepted here with a warning",
+		"debug.advertise-compatibility-label":                  "removed there, accepted here with a warning",
+	},
+	"query": {
+		"store":                "removed there, accepted here as --endpoint with a warning",
+		"rule":                 "removed there, accepted here as --endpoint with a warning",
+		"metadata":             "removed there, accepted here as --endpoint with a warning",
+		"exemplar":             "removed there, accepted here as --endpoint with a warning",
+		"target":               "removed there, accepted here as --endpoint with a warning",
+		"store-strict":         "removed there, accepted here as --endpoint-strict with a warning",
+		"log.request.decision": "removed there, accepted here with a warning",
+	},
+}
+
+type row struct {
+	name, short, kind, def string
+	repeatable, hidden     bool
+}
+
+// referenceRows reads testdata/flags.tsv: the flags of each component as their users know them.
+func referenceRows(t *testing.T) map[string][]row {
+	t.Helper()
+	b, err := os.ReadFile("testdata/flags.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string][]row{}
+	for i, line := range strings.Split(strings.TrimRight(string(b), "\n"), "\n") {
+		f := strings.Split(line, "\t")
+		if i == 0 {
+			continue
+		}
+		r := row{name: f[1], short: f[2], kind: f[3], def: f[4], repeatable: f[5] == "y", hidden: f[6] == "y"}
+		if r.def == "(one of the pair required)" {
+			r.def = ""
+		}
+		rows[f[0]] = append(rows[f[0]], r)
+	}
+	return rows
+}
+
+// declaredRows are the flags as the program declares them.
+func declaredRows(fs *flags, group *kingpin.FlagGroupModel) (rows []row) {
+	for _, m := range group.Flags {
+		r := row{name: m.Name, kind: "bool", hidden: m.Hidden, def: strings.Join(m.Default, " ")}
+		if m.Short != 0 {
+			r.short = string(m.Short)
+		}
+		if f := fs.get(m.Name); f != nil {
+			r.kind = f.kind
+		}
+		if len(m.Default) == 1 && m.Default[0] == "" {
+			r.def = `""`
+		}
+		if c, ok := m.Value.(interface{ IsCumulative() bool }); ok {
+			r.repeatable = c.IsCumulative()
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// Every flag of the reference table exists with its type, default, short form, repeatability and
+// hiddenness, and no other exists but those that differ on purpose.
+func TestFlagsMatchReference(t *testing.T) {
+	cl := newCommandLine("koios", io.Discard, All())
+	model := cl.app.Model()
+	reference := referenceRows(t)
+
+	check := func(component string, fs *flags, group *kingpin.FlagGroupModel, ignore ...string) {
+		t.Helper()
+		want := map[string]row{}
+		for _, r := range reference[component] {
+			if r.kind == "bool" && r.def == "" {
+				r.def = "false"
+			}
+			want[r.name] = r
+		}
+		got := map[string]row{}
+		for _, r := range declaredRows(fs, group) {
+			if _, ok := deliberate[component][r.name]; ok || slices.Contains(ignore, r.name) {
+				continue
+			}
+			if r.kind == "bool" && r.def == "" {
+				r.def = "false"
+			}
+			got[r.name] = r
+		}
+		if d := cmp.Diff(want, got, cmp.AllowUnexported(row{})); d != "" {
+			t.Errorf("%s (-reference +declared):\n%s", component, d)
+		}
+	}
+	// kingpin's own.
+	check("global", cl.common, model.FlagGroupModel, "help-long", "help-man", "completion-bash", "completion-script-bash", "completion-script-zsh")
+	for _, name := range []string{"sidecar", "store", "query"} {
+		i := slices.IndexFunc(model.Commands, func(c *kingpin.CmdModel) bool { return c.Name == name })
+		check(name, cl.chosen(name).flags, model.Commands[i].FlagGroupModel)
+	}
+	for component, fs := range deliberate {
+		for name, reason := range fs {
+			if cl.chosen(component).flags.get(name) == nil {
+				t.Errorf("deliberate difference %s --%s (%s) does not exist", component, name, reason)
+			}
+			if removed[component][name] == "" {
+				t.Errorf("removed flag %s --%s has no warning", component, name)
+			}
+		}
+	}
+}
+
+// The tables of warnings name flags that exist.
+func TestWarningsNameFlags(t *testing.T) {
+	cl := newCommandLine("koios", io.Discard, All())
+	for _, table := range []map[string]map[string]string{later, removed} {
+		for component, fs := range table {
+			for name := range fs {
+				if cl.chosen(component).flags.get(name) == nil {
+					t.Errorf("%s has no flag --%s", component, name)
+				}
+			}
+		}
+	}
+}
+
+// parse reads a command line and returns the command, or the line that tells its fault.
+func parse(t *testing.T, args ...string) (*command, string) {
+	t.Helper()
+	cl := newCommandLine("koios", io.Discard, All())
+	name, err := cl.app.Parse(args)
+	if err != nil {
+		return nil, cl.explain(err)
+	}
+	return cl.chosen(name), ""
+}
+
+// The argument lists that deployers produce are accepted, in all forms that arguments take.
+func TestDeployersArguments(t *testing.T) {
+	t.Setenv("POD_NAME", "p-0")
+	argFile := filepath.Join(t.TempDir(), "args")
+	if err := os.WriteFile(argFile, []byte("--query.replica-label=a\n--query.replica-label=b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := "\"config\":\n  \"sampler_param\": 2\n  \"sampler_type\": \"ratelimiting\"\n\"type\": \"JAEGER\"\n"
+	lists := map[string][]string{
+		"operator sidecar": {
+			"sidecar", "--prometheus.url=http://localhost:9090/prefix", "--grpc-address=:10901", "--http-address=:10902",
+			"--prometheus.http-client-file=/etc/thanos/config/prometheus.http-client-file.yaml",
+			"--objstore.config=type: S3\nconfig: {bucket: b}", "--tsdb.path=/prometheus",
+			"--shipper.meta-file-name=thanos.shipper.json", "--shipper.ignore-unequal-block-size",
+			"--grpc-server-tls-cert=/c", "--grpc-server-tls-key=/k", "--grpc-server-tls-client-ca=/a", "--grpc-server-tls-min-version=1.2",
+			"--grpc-server-tls-ciphers=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "--grpc-server-tls-curves=X25519,CurveP256",
+			"--tracing.config=" + yaml, "--log.level=debug", "--log.format=json", "--min-time=-6w",
+			"--prometheus.ready_timeout=20m", "--prometheus.get_config_timeout=5s", "--prometheus.get_config_interval=10s",
+		},
+		"operator sidecar, local": {
+			"sidecar", "--prometheus.url=http://127.0.0.1:9090/", "--grpc-address=127.0.0.1:10901", "--http-address=127.0.0.1:10902",
+			"--objstore.config-file=/etc/thanos/objstore.yml", "--tracing.config-file=/etc/thanos/tracing.yml", "--tsdb.path=/prometheus",
+		},
+		"query": {
+			"query", "--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:9090", "--log.level=info", "--log.format=logfmt",
+			"--query.replica-label=prometheus_replica", "--query.replica-label=rule_replica",
+			"--endpoint=dnssrv+_grpc._tcp.thanos-store.ns.svc.cluster.local", "--endpoint=dnssrv+_grpc._tcp.x.ns.svc.cluster.local.:10901",
+			"--endpoint=host:10901", "--endpoint-group=host:10901", "--endpoint-strict=a:1", "--endpoint-group-strict=b:1",
+			"--query.timeout=5m", "--query.lookback-delta=15m", "--query.auto-downsampling", "--query.promql-engine=thanos",
+			"--tracing.config=" + yaml, "--query.telemetry.request-duration-seconds-quantiles=0.1", "--query.telemetry.request-duration-seconds-quantiles=0.25",
+			"--query.telemetry.request-samples-quantiles=100", "--query.telemetry.request-series-seconds-quantiles=10",
+			"--query.max-concurrent=10", "--web.route-prefix=/", "--web.disable-cors", "--grpc.proxy-strategy=eager",
+			"--web.external-prefix=http://name.ns:10902", "--web.prefix-header=X-Forwarded-Prefix", "--alert.query-url=http://x",
+			"--store.sd-files=/conf/sd/servicediscovery.yml", "--store.sd-interval=5m", "--store.sd-dns-resolver=miekgdns",
+			"--grpc-client-tls-secure", "--grpc-client-tls-cert=/c", "--grpc-client-tls-key=/k", "--grpc-client-tls-ca=/a", "--grpc-client-tls-skip-verify", "--grpc-client-server-name=n",
+			"--http.config=/conf/http/http-config.yml", "--enable-auto-gomemlimit", "--auto-gomemlimit.ratio=0.8",
+			"--store=a:1", "--rule=b:1", "--metadata=c:1", "--exemplar=d:1", "--target=e:1", "--store-strict=f:1", "--log.request.decision=LogFinishCall",
+			"--selector-label=a=\"b\"", "--no-query.partial-response", "--no-rule.partial-response",
+		},
+		"store": {
+			"store", "--data-dir=/var/thanos/store", "--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:10902", "--objstore.config=type: FILESYSTEM",
+			"--ignore-deletion-marks-delay=24h", "--index-cache.config=\"config\":\n  \"max_size\": \"1GB\"\n\"type\": \"in-memory\"",
+			"--store.caching-bucket.config=type: IN-MEMORY", "--min-time=-6w", "--max-time=-2h",
+			"--selector.relabel-config=\n- action: hashmod\n  source_labels: [\"__block_id\"]\n  target_label: shard\n  modulus: 2\n- action: keep\n  source_labels: [shard]\n  regex: 0\n",
+			"--store.grpc.series-sample-limit=5000", "--store.grpc.touched-series-limit=10", "--store.grpc.downloaded-bytes-limit=1MiB",
+			"--store.limits.request-samples=1", "--store.limits.request-series=2", "--block-discovery-strategy=recursive", "--block-meta-fetch-concurrency=8",
+			"--store.enable-index-header-lazy-reader", "--store.index-header-lazy-download-strategy=lazy", "--store.index-header-lazy-reader-idle-timeout=10m",
+			"--grpc-server-tls-cert=/certs/grpc/c", "--grpc-server-tls-key=/certs/grpc/k", "--grpc-server-tls-client-ca=/certs/grpc/ca", "--http.config=/x",
+			"--enable-auto-gomemlimit", "--auto-gomemlimit.ratio", "0.9", "--index-cache-size=500MB", "--chunk-pool-size=0",
+			"--experimental.enable-index-cache-postings-compression", "--debug.advertise-compatibility-label",
+		},
+		"global flags before the command": {"--log.level=warn", "query"},
+		"value apart":                     {"query", "--log.level", "warn", "--query.timeout", "1m"},
+		"argument file":                   {"query", "@" + argFile},
+		"durations":                       {"query", "--query.timeout=1d", "--query.lookback-delta=2d", "--store.unhealthy-timeout=10y", "--grpc-grace-period=0d"},
+	}
+	for name, args := range lists {
+		if c, fault := parse(t, args...); c == nil {
+			t.Errorf("%s: %s", name, fault)
+		}
+	}
+}
+
+// Wrong command lines end with code 1 and one line that names the flag.
+func TestCommandLineFaults(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		code := execute("koios", args, &stdout, &stderr, All())
+		if code != 1 || stderr.String() != want+"\n" || stdout.Len() > 0 {
+			t.Errorf("%q: code %d, stderr %q, stdout %.80q: want %q", args, code, stderr.String(), stdout.String(), want)
+		}
+	}
+	f("Error: unknown flag --query.replica-labels: did you mean --query.replica-label?", "query", "--query.replica-labels=a")
+	f("Error: unknown flag --objstore.cfg: did you mean --objstore.config?", "store", "--objstore.cfg=a")
+	f("Error: unknown flag --no-query.partial-respons: did you mean --query.partial-response?", "query", "--no-query.partial-respons")
+	f("Error: unknown flag --zzzzzzzzzzzzzz", "query", "--zzzzzzzzzzzzzz")
+	f("Error: unexpected true", "query", "--web.disable-cors=true")
+	f("Error: flag 'query.timeout' cannot be repeated", "query", "--query.timeout=1m", "--query.timeout=2m")
+	f(`Error: flag --query.timeout: "soon" is no duration like 30s, 5m or 2d`, "query", "--query.timeout=soon")
+	f(`Error: flag --query.max-concurrent: "many" is no whole number`, "query", "--query.max-concurrent=many")
+	f(`Error: flag --store.limits.request-series: "-1" is no whole number from 0 on`, "query", "--store.limits.request-series=-1")
+	f(`Error: flag --chunk-pool-size: "2XB" is no size like 512KB, 250MB or 2GiB`, "store", "--chunk-pool-size=2XB")
+	f(`Error: flag --min-time: "yesterday" is neither a time like 2026-01-31T00:00:00Z nor a duration from now like -6w`, "store", "--min-time=yesterday")
+	f(`Error: flag --log.level: "loud" is none of error, warn, info, debug`, "query", "--log.level=loud")
+	f(`Error: flag --prometheus.url: "localhost:9090" is no URL like http://host:9090`, "sidecar", "--prometheus.url=localhost:9090")
+	f("Error: flag --endpoint: address is empty", "query", "--endpoint=")
+	f("Error: expected argument for flag '--endpoint'", "query", "--endpoint")
+	f(`Error: expected command but got "frobnicate"`, "frobnicate")
+}
+
+// Help and version go to standard output and end with code 0.
+func TestHelpAndVersion(t *testing.T) {
+	for _, arg := range []string{"--help", "--help-long", "--help-man", "--version", "--completion-script-bash", "--completion-script-zsh", "-h"} {
+		var stdout, stderr strings.Builder
+		// Some of kingpin's own actions know no other output than the process's.
+		file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		real := os.Stdout
+		os.Stdout = file
+		code := execute("koios", []string{arg}, &stdout, &stderr, All())
+		os.Stdout = real
+		_ = file.Close()
+		direct, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := stdout.String() + string(direct)
+		if code != 0 || stderr.Len() > 0 || out == "" {
+			t.Errorf("%s: code %d, %d bytes out, stderr %q", arg, code, len(out), stderr.String())
+		}
+		if arg == "--version" && !strings.HasPrefix(out, "koios, version ") {
+			t.Errorf("version %q", out)
+		}
+	}
+}
+
+// Sizes count in powers of 1024 however they are written.
+func TestParseBytes(t *testing.T) {
+	f := func(s string, want uint64) {
+		t.Helper()
+		got, err := parseBytes(s)
+		if err != nil || got != want {
+			t.Errorf("%q: %d %v: want %d", s, got, err, want)
+		}
+	}
+	f("0", 0)
+	f("17", 17)
+	f("1B", 1)
+	f("1KB", 1024)
+	f("1KiB", 1024)
+	f("250MB", 250<<20)
+	f("2GB", 2<<30)
+	f("1.5GiB", 3<<29)
+	f("1TB", 1<<40)
+	for _, s := range []string{"", "B", "KB", "-1", "1XB", "1KBB", "1iB", "1KM", "9999999999EB", "0x10", "1e3", "NaN", "Inf", "1_0"} {
+		if n, err := parseBytes(s); err == nil {
+			t.Errorf("%q is read as %d", s, n)
+		}
+	}
+}
+
+func FuzzParseBytes(f *testing.F) {
+	for _, s := range []string{"0", "250MB", "1.5GiB", "x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(_ *testing.T, s string) { _, _ = parseBytes(s) })
+}
+
+// Moments are fixed or relative to now.
+func TestParseTimeOrDuration(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f := func(s string, want int64) {
+		t.Helper()
+		m, err := parseTimeOrDuration(s)
+		if err != nil || m.from(now).UnixMilli() != want {
+			t.Errorf("%q: %d %v: want %d", s, m.from(now).UnixMilli(), err, want)
+		}
+	}
+	f("0000-01-01T00:00:00Z", -62167219200000)
+	f("9999-12-31T23:59:59Z", 253402300799000)
+	f("2026-01-02T04:04:05+01:00", now.UnixMilli())
+	f("-6w", now.Add(-6*7*24*time.Hour).UnixMilli())
+	f("2h", now.Add(2*time.Hour).UnixMilli())
+	f("0s", now.UnixMilli())
+	for _, s := range []string{"", "-", "--1h", "now", "6"} {
+		if _, err := parseTimeOrDuration(s); err == nil {
+			t.Errorf("%q is accepted", s)
+		}
+	}
+}
+
+func FuzzParseTimeOrDuration(f *testing.F) {
+	f.Add("-6w")
+	f.Add("2026-01-02T04:04:05+01:00")
+	f.Fuzz(func(_ *testing.T, s string) { _, _ = parseTimeOrDuration(s) })
+}
+
+// Content comes from the command line or from a file, not from both; variables are filled in where the
+// table says so, and an unset one is named.
+func TestContent(t *testing.T) {
+	t.Setenv("SECRET", "s3cret")
+	t.Setenv("EMPTY", "")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "c.yaml")
+	if err := os.WriteFile(file, []byte("key: $(SECRET)$(EMPTY)"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := func(c content, want, fault string) {
+		t.Helper()
+		c.name = "x.config"
+		got, err := c.read()
+		if fault != "" {
+			if err == nil || err.Error() != fault {
+				t.Errorf("%+v: %v: want %s", c, err, fault)
+			}
+			return
+		}
+		if err != nil || string(got) != want {
+			t.Errorf("%+v: %q %v: want %q", c, got, err, want)
+		}
+	}
+	f(content{}, "", "")
+	f(content{inline: "a: $(SECRET)", expand: true}, "a: s3cret", "")
+	f(content{inline: "a: $(SECRET)"}, "a: $(SECRET)", "")
+	f(content{file: file, expand: true}, "key: s3cret", "")
+	f(content{inline: "a: $SECRET $ (SECRET) ${SECRET}", expand: true}, "a: $SECRET $ (SECRET) ${SECRET}", "")
+	f(content{inline: "a", file: file}, "", "flags --x.config and --x.config-file exclude each other: give one of them")
+	f(content{required: true}, "", "one of the flags --x.config and --x.config-file is required")
+	f(content{file: dir + "/none"}, "", "flag --x.config-file: open "+dir+"/none: no such file or directory")
+	f(content{inline: "$(NOT_SET_A) $(NOT_SET_B)", expand: true}, "", "flag --x.config: environment variable NOT_SET_A, NOT_SET_B is referred to as $(NOT_SET_A) and not set")
+}
+
+func FuzzExpandEnv(f *testing.F) {
+	f.Add([]byte("a: $(PATH)"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = expandEnv(b) })
+}

@@ -1,0 +1,68 @@
+package components
+
+import (
+	"fmt"
+
+	"github.com/prometheus/common/version"
+	thanosobjstore "github.com/thanos-io/objstore"
+	"google.golang.org/grpc"
+
+	"github.com/koios-metrics/koios/pkg/objstore"
+	"github.com/koios-metrics/koios/pkg/serve"
+
+	// Servers answer snappy to whoever asks in it.
+	_ "github.com/koios-metrics/koios/pkg/grpcsnappy"
+)
+
+// userAgent is how this program presents itself over HTTP.
+func userAgent() string { return "Koios/" + version.Version }
+
+// bucket opens the bucket of a pair of flags, nil if none is given. It is closed with the process.
+func (p *process) bucket(c *content) (thanosobjstore.InstrumentedBucket, error) {
+	text, err := c.read()
+	if err != nil || len(text) == 0 {
+		return nil, err
+	}
+	bkt, err := objstore.New(p.logger, text, p.reg, p.component)
+	if err != nil {
+		return nil, fmt.Errorf("flag --%s: %w", c.name, err)
+	}
+	p.close(bkt.Close)
+	return bkt, nil
+}
+
+// addHTTP makes the HTTP server; handlers may be added to it until the process runs.
+func (p *process) addHTTP(cfg serve.HTTPConfig, requestLog *content) (*serve.HTTP, error) {
+	var err error
+	if cfg.RequestLog, err = readRequestLog(requestLog); err != nil {
+		return nil, err
+	}
+	cfg.Tracing = p.tracing
+	s, err := serve.NewHTTP(cfg, p.logger, p.reg, p.probe)
+	if err != nil {
+		return nil, fmt.Errorf("flag --http.config: %w", err)
+	}
+	if err := s.Listen(); err != nil {
+		return nil, err
+	}
+	p.serve(s.Run)
+	return s, nil
+}
+
+// addGRPC makes the gRPC server with its services.
+func (p *process) addGRPC(cfg serve.GRPCConfig, requestLog *content, register ...func(*grpc.Server)) error {
+	var err error
+	if cfg.RequestLog, err = readRequestLog(requestLog); err != nil {
+		return err
+	}
+	cfg.Tracing = p.tracing
+	s, err := serve.NewGRPC(cfg, p.logger, p.reg, p.probe, register...)
+	if err != nil {
+		return err
+	}
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	p.serve(s.Run)
+	return nil
+}

@@ -1,0 +1,117 @@
+package components
+
+import (
+	"time"
+
+	"github.com/koios-metrics/koios/pkg/serve"
+)
+
+// storeFlags is the command line of the store gateway.
+type storeFlags struct {
+	http       serve.HTTPConfig
+	grpc       serve.GRPCConfig
+	requestLog content
+	objstore   content
+	parquet    content
+	limits     storeLimits
+	web        webFlags
+	webDisable bool
+	webLabel   string
+	noAdmin    bool
+
+	dataDir          string
+	minTime, maxTime timeOrDuration
+	selector         content
+
+	syncInterval         time.Duration
+	syncConcurrency      int
+	fetchConcurrency     int
+	discoveryStrategy    string
+	consistencyDelay     time.Duration
+	ignoreDeletionMarks  time.Duration
+	seriesConcurrency    int
+	touchedSeries        uint64
+	sampleLimit          uint64
+	downloadedBytes      uint64
+	chunkPoolBytes       uint64
+	cacheIndexHeader     bool
+	indexCacheBytes      uint64
+	indexCache           content
+	cachingBucket        content
+	matcherCache         int
+	lazyHeader           bool
+	lazyHeaderIdle       time.Duration
+	lazyHeaderStrategy   string
+	postingsSampling     int
+	lazyPostings         bool
+	postingGroupRatio    float64
+	seriesBatch          int
+	estimatedSeriesBytes uint64
+	estimatedChunkBytes  uint64
+
+	removedPostings, removedLabel bool
+}
+
+// Store is the component over a bucket.
+func Store() Component {
+	return Component{
+		name: "store",
+		help: "Answer queries from the blocks in object storage.",
+		bind: func(fs *flags) runner {
+			c := &storeFlags{}
+			c.bind(fs)
+			return c.run
+		},
+	}
+}
+
+func (c *storeFlags) bind(fs *flags) {
+	httpFlags(fs, &c.http)
+	grpcFlags(fs, &c.grpc)
+	requestLogFlags(fs, &c.requestLog)
+	objstoreFlags(fs, &c.objstore, true)
+	fs.content(&c.parquet, "objstore-parquet.config", "a second bucket with blocks in Parquet", true)
+	c.limits.bind(fs)
+	c.web.bind(fs)
+	fs.bool(&c.webDisable, "web.disable", false, "Serve no page; the API stays.")
+	fs.string(&c.webLabel, "bucket-web-label", noDefault, "External label that groups the blocks on the page.")
+	fs.bool(&c.noAdmin, "disable-admin-operations", false, "Refuse to mark blocks over the API.")
+
+	fs.string(&c.dataDir, "data-dir", "./data", "Folder for what is kept of the bucket on local disk. It may be lost at any time.")
+	fs.timeOrDuration(&c.minTime, "min-time", "0000-01-01T00:00:00Z", "Earliest time that is served: RFC 3339, or a duration from now such as -6w. See also --max-time.")
+	fs.timeOrDuration(&c.maxTime, "max-time", "9999-12-31T23:59:59Z", "Latest time that is served: RFC 3339, or a duration from now such as -2h. See also --min-time.")
+	fs.content(&c.selector, "selector.relabel-config", "relabel rules (keep, drop, hashmod) that choose blocks by their external labels and __block_id", true)
+
+	fs.goDuration(&c.syncInterval, "sync-block-duration", "15m", "How often the bucket is looked through for new and deleted blocks.")
+	fs.int(&c.syncConcurrency, "block-sync-concurrency", "20", "Number of blocks that are opened at a time.")
+	fs.int(&c.fetchConcurrency, "block-meta-fetch-concurrency", "32", "Number of meta.json files that are read at a time.")
+	fs.string(&c.discoveryStrategy, "block-discovery-strategy", "concurrent", "How blocks are found: concurrent asks for each folder's meta.json, recursive lists every object.")
+	fs.promDuration(&c.consistencyDelay, "consistency-delay", "0s", "Smallest age of a block that is served. For object storage that is slow to show all objects of a block.")
+	fs.promDuration(&c.ignoreDeletionMarks, "ignore-deletion-marks-delay", "24h", "How long blocks marked for deletion are still served. Choose less than the compactor's --delete-delay.")
+
+	fs.int(&c.seriesConcurrency, "store.grpc.series-max-concurrency", "20", "Number of Series calls that are worked on at a time; others wait.")
+	fs.uint64(&c.sampleLimit, "store.grpc.series-sample-limit", "0", "Largest number of samples that one Series call may touch, counted as 120 a chunk; 0 is no limit.")
+	fs.uint64(&c.touchedSeries, "store.grpc.touched-series-limit", "0", "Largest number of series that one Series call may touch; 0 is no limit.")
+	fs.bytes(&c.downloadedBytes, "store.grpc.downloaded-bytes-limit", "0", "Largest number of bytes that one Series call may read from the bucket; 0 is no limit.")
+
+	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with.")
+	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk between starts.")
+	fs.bytes(&c.indexCacheBytes, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
+	fs.content(&c.indexCache, "index-cache.config", "the index cache", true)
+	inline, file := fs.content(&c.cachingBucket, "store.caching-bucket.config", "the cache of bucket objects", true)
+	inline.Hidden()
+	file.Hidden()
+	fs.int(&c.matcherCache, "matcher-cache-size", "0", "Number of compiled matchers that are kept; 0 keeps none.")
+	fs.bool(&c.lazyHeader, "store.enable-index-header-lazy-reader", false, "Open index headers at their first use and close them when idle.")
+	fs.goDuration(&c.lazyHeaderIdle, "store.index-header-lazy-reader-idle-timeout", "5m", "How long an index header stays open without use. See also --store.enable-index-header-lazy-reader.").Hidden()
+	fs.enum(&c.lazyHeaderStrategy, "store.index-header-lazy-download-strategy", "eager", "When index headers are read from the bucket: at the start, or at their first use.", "eager", "lazy")
+	fs.int(&c.postingsSampling, "store.index-header-posting-offsets-in-mem-sampling", "32", "One in how many posting offsets is kept in memory.").Hidden()
+	fs.bool(&c.lazyPostings, "store.enable-lazy-expanded-postings", false, "Leave large posting lists unread when matching the series read is cheaper.")
+	fs.float(&c.postingGroupRatio, "store.posting-group-max-key-series-ratio", "100", "Posting lists with more keys than this many times the expected series are left unread. See also --store.enable-lazy-expanded-postings.")
+	fs.int(&c.seriesBatch, "debug.series-batch-size", "10000", "Number of series that are read at a time.").Hidden()
+	fs.uint64(&c.estimatedSeriesBytes, "debug.estimated-max-series-size", "65536", "Expected size of a series in the index, in bytes.").Hidden()
+	fs.uint64(&c.estimatedChunkBytes, "debug.estimated-max-chunk-size", "16000", "Expected size of a chunk, in bytes.").Hidden()
+
+	fs.bool(&c.removedPostings, "experimental.enable-index-cache-postings-compression", false, "Gone.").Hidden()
+	fs.bool(&c.removedLabel, "debug.advertise-compatibility-label", false, "Gone.").Hidden()
+}
