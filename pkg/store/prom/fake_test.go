@@ -36,8 +36,8 @@ type fakeProm struct {
 	frameBytes int
 	// sampled makes it an old server that knows no streams.
 	sampled bool
-	// noLabels makes the label names fail.
-	noLabels bool
+	// noLabels makes the label names fail, and hideLabels makes them an empty list.
+	noLabels, hideLabels bool
 	// read, if set, answers remote reads instead.
 	read http.HandlerFunc
 
@@ -88,7 +88,9 @@ func newFakeProm(t testing.TB, data storetest.Data) *fakeProm {
 // serve starts it.
 func (p *fakeProm) serve(t testing.TB) *promapi.Client {
 	t.Helper()
-	srv := httptest.NewServer(p.handler())
+	srv := httptest.NewUnstartedServer(p.handler())
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // Prometheus's handler complains when readers go
+	srv.Start()
 	t.Cleanup(srv.Close)
 	u, err := url.Parse(srv.URL)
 	if err != nil {
@@ -125,6 +127,9 @@ func (p *fakeProm) handler() http.Handler {
 			return
 		}
 		p.answer(w, r, func(q storage.Querier, ms []*labels.Matcher) (any, error) {
+			if p.hideLabels {
+				return []string{}, nil
+			}
 			names, _, err := q.LabelNames(r.Context(), nil, ms...)
 			return names, err
 		})

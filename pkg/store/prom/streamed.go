@@ -149,10 +149,24 @@ func (s *streamed) begin() error {
 		return err
 	}
 	if !s.mayClash && labels.Compare(ls, s.last) < 0 {
-		return store.Errorf(store.KindUnavailable, "series %s turned up after %s: the external labels, now %s here, may have just changed; ask again", ls, s.last, s.query.external)
+		if ls, err = s.surprise(ls); err != nil {
+			return err
+		}
 	}
 	s.last, s.out.Labels, s.head = ls, ls, s.ahead.head
 	return nil
+}
+
+// surprise deals with a series that is out of order though no stored label was known to clash. Was one
+// added meanwhile, with just the value of the external label, then it was taken off by mistake. From here on
+// nothing is taken off, so that store.Relabel sees the clash and sorts.
+func (s *streamed) surprise(ls labels.Labels) (labels.Labels, error) {
+	s.mayClash, s.external = true, nil
+	whole, err := s.labels(s.ahead.labels)
+	if err != nil || whole.Len() > ls.Len() {
+		return whole, err
+	}
+	return ls, store.Errorf(store.KindUnavailable, "series %s turned up after %s: the external labels, %s as known here, may have just changed; ask again", ls, s.last, s.query.external)
 }
 
 // labels copies labels out of the frame, with one allocation. External labels that Prometheus merged in
