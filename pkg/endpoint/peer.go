@@ -1,0 +1,195 @@
+package endpoint
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc"
+
+	"github.com/koios-metrics/koios/pkg/store"
+	"github.com/koios-metrics/koios/pkg/store/remote"
+	"github.com/koios-metrics/koios/proto/infopb"
+)
+
+// Capability is one of the services that a peer can have.
+type Capability int
+
+// The capabilities, each of them a gRPC service.
+const (
+	HasStore Capability = iota
+	HasRules
+	HasTargets
+	HasMetadata
+	HasExemplars
+	HasQuery
+	HasStatus
+)
+
+// Has tells whether an Info answer announces a capability.
+func (c Capability) in(info *infopb.InfoResponse) bool {
+	switch c {
+	case HasStore:
+		return info.GetStore() != nil
+	case HasRules:
+		return info.GetRules() != nil
+	case HasTargets:
+		return info.GetTargets() != nil
+	case HasMetadata:
+		return info.GetMetricMetadata() != nil
+	case HasExemplars:
+		return info.GetExemplars() != nil
+	case HasQuery:
+		return info.GetQuery() != nil
+	case HasStatus:
+		return info.GetStatus() != nil
+	}
+	return false
+}
+
+// Peer is one of the set, as it can be asked now.
+type Peer struct {
+	Name      string
+	Component Component
+	// Conn stays open for as long as a query may take after the peer has left the set.
+	Conn grpc.ClientConnInterface
+	// Description is what its StoreAPI holds.
+	Description store.Description
+	// Info is what it said last; it must not be changed. Nil of a strict peer that has never answered.
+	Info *infopb.InfoResponse
+}
+
+// Status is one of the set, as /api/v1/stores lists it. Its JSON is that of the list.
+type Status struct {
+	Name      string
+	Component Component
+	// LastCheck is the time of the last answer or failure.
+	LastCheck time.Time
+	// LastError is why the peer is not asked for data (or, if strict, what to expect); nil of a healthy one.
+	LastError        error
+	LabelSets        []labels.Labels
+	MinTime, MaxTime int64
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s Status) MarshalJSON() ([]byte, error) {
+	var lastError *string
+	if s.LastError != nil {
+		text := s.LastError.Error()
+		lastError = &text
+	}
+	sets := s.LabelSets
+	if sets == nil {
+		sets = []labels.Labels{}
+	}
+	return json.Marshal(struct {
+		Name      string          `json:"name"`
+		LastCheck time.Time       `json:"lastCheck"`
+		LastError *string         `json:"lastError"`
+		LabelSets []labels.Labels `json:"labelSets"`
+		MinTime   int64           `json:"minTime"`
+		MaxTime   int64           `json:"maxTime"`
+	}{s.Name, s.LastCheck, lastError, sets, s.MinTime, s.MaxTime})
+}
+
+// peer is one of the set.
+type peer struct {
+	spec   spec
+	logger log.Logger
+	conn   *grpc.ClientConn
+	store  *remote.Store
+
+	mu        sync.Mutex
+	info      *infopb.InfoResponse // of the last good answer
+	lastGood  time.Time            // zero if it has never answered
+	lastCheck time.Time            // zero before the first round
+	lastErr   error
+}
+
+func newPeer(s spec, conn *grpc.ClientConn, budget *store.Budget, logger log.Logger) *peer {
+	logger = log.With(logger, "address", s.name)
+	return &peer{
+		spec: s, conn: conn, logger: logger,
+		store: remote.New(conn, remote.Config{Name: s.name, Budget: budget, Logger: logger}),
+	}
+}
+
+// check asks the peer what it has. It waits for the connection, for as long as ctx lasts.
+func (p *peer) check(ctx context.Context, timeout time.Duration) {
+	call, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	p.conn.ResetConnectBackoff()
+	info, err := infopb.NewInfoClient(p.conn).Info(call, &infopb.InfoRequest{}, grpc.WaitForReady(true))
+	if err == nil {
+		err = p.store.SetInfo(info)
+	}
+	if ctx.Err() != nil {
+		return // we are leaving: that says nothing about the peer
+	}
+	p.record(info, err)
+}
+
+// record takes in the outcome of a check, and logs it if it is news.
+func (p *peer) record(info *infopb.InfoResponse, err error) {
+	p.mu.Lock()
+	before, checked := p.lastErr, !p.lastCheck.IsZero()
+	p.lastCheck, p.lastErr = time.Now(), err
+	if err == nil {
+		p.info, p.lastGood = info, p.lastCheck
+	}
+	p.mu.Unlock()
+	switch {
+	case err != nil && (before == nil || !checked):
+		level.Warn(p.logger).Log("msg", "an endpoint does not say what it has", "strict", p.spec.strict, "err", err)
+	case err == nil && (before != nil || !checked):
+		d := p.store.Describe()
+		level.Info(p.logger).Log("msg", "an endpoint has joined", "component", componentOf(info.GetComponentType()), "labelsets", len(d.LabelSets), "mint", d.MinTime, "maxt", d.MaxTime)
+	}
+}
+
+// queryable tells whether the peer is to be asked for data; the caller holds mu.
+func (p *peer) queryableLocked() bool {
+	return p.spec.strict || (p.lastErr == nil && !p.lastGood.IsZero())
+}
+
+// has returns the peer if it is to be asked and has the capability.
+func (p *peer) has(c Capability) (Peer, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.queryableLocked() {
+		return Peer{}, false
+	}
+	// A strict peer that has never answered is taken for a Store of everything.
+	if neverAnswered := p.info == nil; neverAnswered && c != HasStore || !neverAnswered && !c.in(p.info) {
+		return Peer{}, false
+	}
+	return Peer{Name: p.spec.name, Component: componentOf(p.info.GetComponentType()), Conn: p.conn, Description: p.store.Describe(), Info: p.info}, true
+}
+
+// status returns the peer's line in the list. A peer that has never answered, or, unless it is strict, not
+// for longer than unhealthyTimeout, has none.
+func (p *peer) status(unhealthyTimeout time.Duration) (Status, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.info == nil {
+		return Status{}, false
+	}
+	if p.lastErr != nil && !p.spec.strict && time.Since(p.lastGood) > unhealthyTimeout {
+		return Status{}, false
+	}
+	d := p.store.Describe()
+	s := Status{
+		Name: p.spec.name, Component: componentOf(p.info.GetComponentType()),
+		LastCheck: p.lastCheck, LastError: p.lastErr,
+		LabelSets: d.LabelSets, MinTime: d.MinTime, MaxTime: d.MaxTime,
+	}
+	if p.info.GetStore() == nil {
+		s.MinTime, s.MaxTime = math.MinInt64, math.MaxInt64
+	}
+	return s, true
+}

@@ -1,0 +1,326 @@
+package endpoint
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/koios-metrics/koios/pkg/clientconf"
+	"github.com/koios-metrics/koios/pkg/discovery"
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// checksMax bounds the peers that are asked for their Info at once.
+const checksMax = 512
+
+// Set is the live set of peers. Its methods but Run may be called in parallel, and before Run: the set is
+// empty then.
+type Set struct {
+	cfg     Config
+	logger  log.Logger
+	metrics *metrics
+	dialer  *dialer
+	flags   []entry
+	single  *discovery.DNS // names of single peers
+	groups  *discovery.DNS // names of groups
+	files   *discovery.Files
+
+	look  chan struct{} // wakes the DNS loop
+	check chan struct{} // wakes the update loop
+	ready chan struct{} // closed after the first full update
+
+	mu       sync.RWMutex
+	file     *file
+	fileSum  [sha256.Size]byte
+	resolved bool // DNS names have been looked up once
+	peers    map[string]*peer
+	refused  map[string]string // settings that make no connection, by peer: the error logged
+	leaving  []leaving
+}
+
+// leaving is a connection of a peer that is no longer in the set, for calls that still run.
+type leaving struct {
+	spec  spec
+	conn  *grpc.ClientConn
+	until time.Time
+}
+
+// New makes a set. Contradictions in the configuration and an endpoint file that can't be read are errors;
+// nobody is talked to yet.
+func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Set, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Set{
+		cfg: cfg, logger: logger, peers: map[string]*peer{}, refused: map[string]string{},
+		look: make(chan struct{}, 1), check: make(chan struct{}, 1), ready: make(chan struct{}),
+	}
+	var err error
+	if s.flags, err = flags(&cfg); err != nil {
+		return nil, err
+	}
+	if s.file, s.fileSum, err = s.readFile(); err != nil {
+		return nil, err
+	}
+	s.warn(s.file)
+	// Certificates that can't be read are found out here rather than peer by peer.
+	if _, err = s.file.DefaultClient.Apply(cfg.Client).DialOptions(logger); err != nil {
+		return nil, err
+	}
+	if s.files, err = discovery.NewFiles(discovery.FilesConfig{
+		Patterns: cfg.Files, Interval: cfg.FilesInterval, Changed: func() { wake(s.look) },
+	}, logger); err != nil {
+		return nil, err
+	}
+	if s.single, err = discovery.NewDNS(cfg.Resolver, cfg.MetricPrefix+"_endpoints", logger, reg); err != nil {
+		return nil, err
+	}
+	if s.groups, err = discovery.NewDNS(cfg.Resolver, cfg.MetricPrefix+"_endpoint_groups", logger, reg); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(&cfg, reg, s)
+	s.dialer = &dialer{
+		options: cfg.DialOptions, metrics: s.metrics.client, logger: logger,
+		groups: &groupResolver{dns: s.groups, interval: cfg.DNSInterval, logger: logger},
+	}
+	return s, nil
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the set up to date until the context ends; then it closes all connections. It is called once.
+func (s *Set) Run(ctx context.Context) error {
+	defer s.closeAll()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.files.Run(ctx) })
+	g.Go(func() error { return every(ctx, s.cfg.DNSInterval, s.look, s.resolve) })
+	g.Go(func() error { return every(ctx, s.cfg.InfoTimeout, s.check, s.update) })
+	if s.cfg.SDFile != "" {
+		g.Go(func() error { return every(ctx, s.cfg.SDReloadInterval, nil, s.reload) })
+	}
+	return g.Wait()
+}
+
+// every calls f now, at each interval and whenever it is woken, until the context ends.
+func every(ctx context.Context, interval time.Duration, woken <-chan struct{}, f func(context.Context)) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		f(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-woken:
+		}
+	}
+}
+
+// Ready is closed once every configured peer, with all DNS names looked up, has been asked for its Info.
+func (s *Set) Ready() <-chan struct{} { return s.ready }
+
+// Stores returns the peers to be asked for series: the healthy ones and the strict ones, by name.
+func (s *Set) Stores() []store.Store {
+	var stores []store.Store
+	for _, p := range s.all() {
+		if _, ok := p.has(HasStore); ok {
+			stores = append(stores, p.store)
+		}
+	}
+	return stores
+}
+
+// Peers returns those to be asked that have a capability, by name.
+func (s *Set) Peers(c Capability) []Peer {
+	var peers []Peer
+	for _, p := range s.all() {
+		if q, ok := p.has(c); ok {
+			peers = append(peers, q)
+		}
+	}
+	return peers
+}
+
+// Status lists the peers that answer, and those that did not long ago, by name.
+func (s *Set) Status() []Status {
+	list := []Status{}
+	for _, p := range s.all() {
+		if st, ok := p.status(s.cfg.UnhealthyTimeout); ok {
+			list = append(list, st)
+		}
+	}
+	return list
+}
+
+// all returns the peers by name.
+func (s *Set) all() []*peer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]*peer, 0, len(s.peers))
+	for _, p := range s.peers {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *peer) int { return cmp.Compare(a.spec.name, b.spec.name) })
+	return all
+}
+
+// readFile reads the endpoint file, or the content given in its place.
+func (s *Set) readFile() (*file, [sha256.Size]byte, error) {
+	content := s.cfg.SD
+	if s.cfg.SDFile != "" {
+		var err error
+		if content, err = os.ReadFile(s.cfg.SDFile); err != nil {
+			return nil, [sha256.Size]byte{}, fmt.Errorf("read endpoint file: %w", err)
+		}
+	}
+	f, err := parseFile(content, s.cfg.Client)
+	return f, sha256.Sum256(content), err
+}
+
+// warn tells of settings in the endpoint file that have no effect.
+func (s *Set) warn(f *file) {
+	for _, e := range f.Endpoints {
+		if e.Client != nil && !e.Group && discovery.IsDynamic(e.Address) {
+			level.Warn(s.logger).Log("msg", "the client_config of an endpoint that is looked up in DNS has no effect: its addresses are reached with the global settings", "address", e.Address)
+		}
+	}
+}
+
+// reload takes in the endpoint file if its content has changed. One that is of no use is logged, and the
+// endpoints stay as they are.
+func (s *Set) reload(context.Context) {
+	f, sum, err := s.readFile()
+	if err != nil {
+		level.Error(s.logger).Log("msg", "the endpoint file is of no use; the endpoints stay as they were", "file", s.cfg.SDFile, "err", err)
+		return
+	}
+	s.mu.Lock()
+	changed := sum != s.fileSum
+	s.file, s.fileSum = f, sum
+	s.mu.Unlock()
+	if changed {
+		level.Info(s.logger).Log("msg", "the endpoint file has changed", "file", s.cfg.SDFile, "endpoints", len(f.Endpoints))
+		s.warn(f)
+		wake(s.look)
+	}
+}
+
+// entries returns all that is configured, later ones standing over earlier ones, and the client settings.
+func (s *Set) entries() ([]entry, clientconf.GRPC) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Concat(s.file.Endpoints, s.flags), s.file.DefaultClient.Apply(s.cfg.Client)
+}
+
+// resolve looks up the DNS names and has the peers updated.
+func (s *Set) resolve(ctx context.Context) {
+	lookup, cancel := context.WithTimeout(ctx, s.cfg.DNSInterval)
+	defer cancel()
+	entries, _ := s.entries()
+	if err := s.single.Resolve(lookup, append(dynamic(entries), s.files.Addresses()...)); err != nil && ctx.Err() == nil {
+		level.Error(s.logger).Log("msg", "look up endpoints; those that can't be found stay as they were", "err", err)
+	}
+	s.mu.Lock()
+	s.resolved = true
+	s.mu.Unlock()
+	wake(s.check)
+}
+
+// update brings the set to what is desired and asks everyone in it what they have.
+func (s *Set) update(ctx context.Context) {
+	s.mu.RLock()
+	full := s.resolved
+	s.mu.RUnlock()
+
+	entries, global := s.entries()
+	specs, duplicates := desired(entries, global, s.single.Addresses())
+	s.metrics.duplicates.Add(float64(duplicates))
+	s.reconcile(specs)
+
+	var g errgroup.Group
+	g.SetLimit(checksMax)
+	for _, p := range s.all() {
+		g.Go(func() error {
+			p.check(ctx, s.cfg.InfoTimeout)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	if full && ctx.Err() == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		select {
+		case <-s.ready:
+		default:
+			close(s.ready)
+		}
+	}
+}
+
+// reconcile makes connections for new and changed specs, and lets go of those of the others.
+func (s *Set) reconcile(specs map[string]spec) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for name, p := range s.peers {
+		if specs[name] == p.spec {
+			continue
+		}
+		level.Info(s.logger).Log("msg", "an endpoint has left", "address", name)
+		delete(s.peers, name)
+		s.leaving = append(s.leaving, leaving{p.spec, p.conn, now.Add(max(s.cfg.QueryTimeout, s.cfg.InfoTimeout, s.cfg.UnhealthyTimeout))})
+	}
+	refused := map[string]string{}
+	for name, sp := range specs {
+		if s.peers[name] != nil {
+			continue
+		}
+		conn, err := s.dialer.dial(sp)
+		if err != nil {
+			if refused[name] = err.Error(); s.refused[name] != err.Error() {
+				level.Error(s.logger).Log("msg", "an endpoint can't be connected to", "address", name, "err", err)
+			}
+			continue
+		}
+		s.peers[name] = newPeer(sp, conn, s.cfg.Budget, s.logger)
+	}
+	s.refused = refused
+	s.leaving = slices.DeleteFunc(s.leaving, func(l leaving) bool {
+		if l.until.After(now) {
+			return false
+		}
+		_ = l.conn.Close()
+		if l.spec.group && s.peers[l.spec.name] == nil {
+			s.groups.Forget(l.spec.address)
+		}
+		return true
+	})
+}
+
+func (s *Set) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.leaving {
+		_ = l.conn.Close()
+	}
+	for _, p := range s.peers {
+		_ = p.conn.Close()
+	}
+	s.leaving, s.peers = nil, map[string]*peer{}
+}
