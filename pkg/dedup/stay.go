@@ -17,9 +17,12 @@ type stay struct {
 	interval interval
 
 	started  bool
-	last     sample // as handed out; its t is the smallest there is before the first
-	switched bool   // last is the first sample of another replica
-	marker   bool   // last is a marker that was made here, and no sample of the replica
+	last     sample  // as handed out; its t is the smallest there is before the first
+	switched bool    // last is the first sample of another replica
+	shift    float64 // what is added to the totals of the replica stayed on
+	total    float64 // the last total handed out
+	hasTotal bool
+	marker   bool // last is a marker that was made here, and no sample of the replica
 	err      error
 }
 
@@ -157,6 +160,9 @@ func (s *stay) turn() chunkenc.ValueType {
 	if pick < 0 {
 		return s.end(nil)
 	}
+	if own == math.MaxInt64 && stale == math.MaxInt64 && s.on >= 0 && !s.marker && s.opts.Until != 0 && s.interval.after(s.last.t, 3) > s.opts.Until {
+		return s.end(nil)
+	}
 	chosen := s.replicas[pick].cur
 	if s.replicas[pick].copies && !s.marker {
 		s.interval.add(chosen.t - s.last.t)
@@ -196,7 +202,7 @@ func (s *stay) bring(r *replica, t int64) {
 
 // invented tells whether handing out the replica's sample would show a fall that it has not seen (4).
 func (s *stay) invented(r *replica) bool {
-	if !s.opts.Counter || r.done() || r.cur.stale || r.cur.gauge || s.last.kind != r.cur.kind || s.last.stale {
+	if !s.opts.Counter || s.opts.Totals || r.done() || r.cur.stale || r.cur.gauge || s.last.kind != r.cur.kind || s.last.stale {
 		return false
 	}
 	if !(r.cur.f < s.last.f) || r.cur.t >= s.interval.after(s.last.t, 3) {
@@ -240,9 +246,29 @@ func (s *stay) follow(pick int, copies func(*replica) bool) {
 }
 
 func (s *stay) emit(i int) {
+	r := &s.replicas[i]
 	s.switched = i != s.on || s.marker
+	if s.switched && s.opts.Totals {
+		s.shift = s.continued(r)
+	}
 	s.on, s.marker = i, false
-	s.last = s.replicas[i].cur
+	s.last = r.cur
+	if s.opts.Totals && r.cur.kind == chunkenc.ValFloat {
+		s.last.f += s.shift
+		s.total, s.hasTotal = s.last.f, true
+	}
+}
+
+// continued returns what must be added to the replica's totals so that they go on from the last one.
+func (s *stay) continued(r *replica) float64 {
+	if !s.hasTotal || r.cur.kind != chunkenc.ValFloat {
+		return 0
+	}
+	grown := 0.0
+	if r.prev.kind == chunkenc.ValFloat && r.cur.f > r.prev.f {
+		grown = r.cur.f - r.prev.f
+	}
+	return s.total + grown - r.cur.f
 }
 
 // Seek moves to the first merged sample at or after t. It walks, so that the samples are the same

@@ -1,0 +1,9 @@
+// Package query evaluates PromQL over a Store.
+//
+// A request takes this way: Exec picks an engine and hands it a Queryable made for this one request. The
+// engine calls Select, which asks the Store in the background, with the aggregates that the PromQL
+// function around the selector needs, and keeps the answer's encoded chunks. Samples are decoded only
+// while the engine walks over a series. Series that several replicas recorded arrive as one series whose
+// chunks overlap; they are split into lanes, one per replica as far as the chunks tell, which package
+// dedup merges.
+package query

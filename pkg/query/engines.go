@@ -1,0 +1,132 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/thanos-io/promql-engine/engine"
+
+	"github.com/koios-metrics/koios/pkg/logging"
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// engines are the evaluators that a request can choose from.
+type engines struct {
+	byName   map[string]promql.QueryEngine
+	standard string
+	fallback bool
+	active   *promql.ActiveQueryTracker
+}
+
+func newEngines(cfg Config, logger log.Logger, reg prometheus.Registerer) (*engines, error) {
+	slogger := logging.Slog(logger)
+	active, err := openActiveQueries(cfg, slogger)
+	if err != nil {
+		return nil, err
+	}
+	opts := func(name string) promql.EngineOpts {
+		o := promql.EngineOpts{
+			Logger:     slogger,
+			MaxSamples: cfg.MaxSamples,
+			Timeout:    cfg.Timeout,
+			NoStepSubqueryIntervalFn: func(int64) int64 {
+				return cfg.DefaultEvaluationInterval.Milliseconds()
+			},
+			LookbackDelta:        cfg.LookbackDelta,
+			EnableAtModifier:     true,
+			EnableNegativeOffset: true,
+			EnablePerStepStats:   true,
+		}
+		if reg != nil {
+			o.Reg = prometheus.WrapRegistererWith(prometheus.Labels{"engine": name, "mode": cfg.EnginesMode}, reg)
+		}
+		if active != nil {
+			o.ActiveQueryTracker = active
+		}
+		return o
+	}
+	prom, thanos := opts(EnginePrometheus), opts(EngineThanos)
+	if prom.MaxSamples == 0 {
+		prom.MaxSamples = math.MaxInt32 // That engine takes 0 for none allowed.
+	}
+	return &engines{
+		byName: map[string]promql.QueryEngine{
+			EnginePrometheus: promql.NewEngine(prom),
+			EngineThanos:     engine.New(engine.Opts{EngineOpts: thanos, EnableXFunctions: cfg.EnableXFunctions, EnableAnalysis: true}),
+		},
+		standard: cfg.Engine,
+		fallback: !cfg.DisableFallback,
+		active:   active,
+	}, nil
+}
+
+// openActiveQueries opens the log of running queries, nil if there is to be none.
+func openActiveQueries(cfg Config, logger *slog.Logger) (t *promql.ActiveQueryTracker, err error) {
+	if cfg.ActiveQueryPath == "" {
+		return nil, nil
+	}
+	if err := os.MkdirAll(cfg.ActiveQueryPath, 0o777); err != nil {
+		return nil, fmt.Errorf("open log of active queries: %w", err)
+	}
+	defer func() {
+		if p := recover(); p != nil { // The library panics when it can't write.
+			t, err = nil, fmt.Errorf("open log of active queries in %s: %v", cfg.ActiveQueryPath, p)
+		}
+	}()
+	return promql.NewActiveQueryTracker(cfg.ActiveQueryPath, max(cfg.MaxConcurrent, 1), logger), nil
+}
+
+func (e *engines) close() error {
+	if e.active == nil {
+		return nil
+	}
+	return e.active.Close()
+}
+
+// named resolves the name in a request; empty is the configured engine.
+func (e *engines) named(name string) string {
+	if name == "" {
+		return e.standard
+	}
+	return name
+}
+
+// prepare parses a query and makes it ready to run. It returns the name of the engine that will run it.
+func (e *engines) prepare(ctx context.Context, q storage.Queryable, req *Request, lookback time.Duration) (promql.Query, string, error) {
+	name := e.named(req.Engine)
+	if err := validateEngine(name); err != nil {
+		return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
+	}
+	query, err := prepare(ctx, e.byName[name], q, req, lookback)
+	if err != nil && name == EngineThanos && engine.IsUnimplemented(err) {
+		if !e.fallback {
+			return nil, "", store.Errorf(store.KindBadRequest, "evaluate with engine %s (fallback to %s is disabled): %w", EngineThanos, EnginePrometheus, err)
+		}
+		name = EnginePrometheus
+		query, err = prepare(ctx, e.byName[name], q, req, lookback)
+	}
+	switch {
+	case err == nil:
+		return query, name, nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return nil, "", err
+	}
+	return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
+}
+
+func prepare(ctx context.Context, e promql.QueryEngine, q storage.Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
+	opts := promql.NewPrometheusQueryOpts(req.PerStepStats, lookback)
+	if req.Step == 0 {
+		return e.NewInstantQuery(ctx, q, opts, req.Expr, req.Start)
+	}
+	return e.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
+}

@@ -1,0 +1,125 @@
+package query
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/annotations"
+	"github.com/prometheus/prometheus/util/stats"
+
+	"github.com/koios-metrics/koios/pkg/gate"
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// Querier evaluates PromQL over a Store. Its methods may be called in parallel.
+type Querier struct {
+	store      store.Store
+	cfg        Config
+	engines    *engines
+	queries    *gate.Gate
+	selects    *gate.Gate // never entered itself: its twins bound the selects of one request each
+	chunkBytes *store.Budget
+	metrics    *metrics
+}
+
+// New makes a Querier. The caller closes it.
+func New(st store.Store, cfg Config, logger log.Logger, reg prometheus.Registerer) (*Querier, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("query configuration: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	es, err := newEngines(cfg, logger, reg)
+	if err != nil {
+		return nil, err
+	}
+	return &Querier{
+		store:      st,
+		cfg:        cfg,
+		engines:    es,
+		queries:    gate.New("thanos_query_concurrent_gate_queries", cfg.MaxConcurrent, reg),
+		selects:    gate.New("thanos_query_concurrent_selects_gate_selects", cfg.MaxConcurrentSelect, reg),
+		chunkBytes: store.NewBudget("memory for the series of queries", cfg.ChunkBytesMax),
+		metrics:    newMetrics(reg),
+	}, nil
+}
+
+// Close closes the log of running queries. No query may run any more.
+func (q *Querier) Close() error { return q.engines.close() }
+
+// Config returns the configuration with its defaults filled in.
+func (q *Querier) Config() Config { return q.cfg }
+
+// Request is one query.
+type Request struct {
+	Options
+	Expr string
+	// Start and End are the first and the last time of evaluation. An instant query has Step 0 and is
+	// evaluated at Start.
+	Start, End time.Time
+	Step       time.Duration
+	// Engine overrides the configured one; empty does not.
+	Engine string
+	// Lookback overrides how far back instant selectors look; 0 does not.
+	Lookback time.Duration
+	// PerStepStats asks for the number of samples of each step.
+	PerStepStats bool
+}
+
+// Result is the answer to a query.
+type Result struct {
+	Value parser.Value
+	// Annotations are PromQL's and, told apart by IsStoreWarning, the Store's.
+	Annotations annotations.Annotations
+	Stats       *stats.Statistics
+	// Engine is the one that evaluated.
+	Engine  string
+	Fetched Fetched
+
+	query promql.Query
+}
+
+// Close gives the memory of the value back; the value must not be used afterwards.
+func (r *Result) Close() { r.query.Close() }
+
+// Exec evaluates a query. What is wrong with the request itself is an error of store.KindBadRequest; all
+// other errors are those of the evaluation, promql's own among them. The caller closes the result.
+func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, q.cfg.Timeout, promql.ErrQueryTimeout(fmt.Sprintf("query execution: it took longer than %s", q.cfg.Timeout)))
+	defer cancel()
+
+	queryable := q.Queryable(req.Options)
+	lookback := req.Lookback
+	if lookback == 0 {
+		lookback = q.cfg.Lookback(req.MaxResolution)
+	}
+	query, engine, err := q.engines.prepare(ctx, queryable, &req, lookback)
+	if err != nil {
+		return nil, err
+	}
+	if engine != q.engines.named(req.Engine) {
+		q.metrics.fallbacks.Inc()
+	}
+	if err := q.queries.Start(ctx); err != nil {
+		query.Close()
+		return nil, err
+	}
+	defer q.queries.Done()
+	res := query.Exec(ctx)
+	if res.Err != nil {
+		query.Close()
+		return nil, res.Err
+	}
+	return &Result{
+		Value:       res.Value,
+		Annotations: res.Warnings,
+		Stats:       query.Stats(),
+		Engine:      engine,
+		Fetched:     queryable.Fetched(),
+		query:       query,
+	}, nil
+}
