@@ -111,7 +111,7 @@ type part struct {
 	request context.Context // the request's
 	ctx     context.Context // this Store's, which its lateness ends
 	cancel  context.CancelCauseFunc
-	late    *time.Timer // nil without a timeout
+	dog     *watchdog
 
 	cur      store.Cursor // nil if it could not be opened
 	primed   bool         // the first series has been asked for ahead of Next
@@ -131,10 +131,9 @@ func (s *Store) newPart(ctx context.Context, req *store.SeriesRequest, t *target
 
 // open opens the Store and awaits its first series.
 func (p *part) open(req *store.SeriesRequest) {
-	if timeout := p.of.cfg.ResponseTimeout; timeout > 0 {
-		p.late = time.AfterFunc(timeout, func() { p.cancel(errLate(timeout)) })
-		defer p.late.Stop()
-	}
+	timeout := p.of.cfg.ResponseTimeout
+	p.dog = newWatchdog(timeout, func() { p.cancel(errLate(timeout)) })
+	defer p.dog.end()
 	own := *req
 	own.Matchers, own.StoreMatchers = p.target.matchers, nil
 	cur, err := p.target.store.Series(p.ctx, &own)
@@ -155,12 +154,9 @@ func (p *part) Next() bool {
 	if p.ended {
 		return false
 	}
-	if p.late == nil {
-		return p.pull()
-	}
-	p.late.Reset(p.of.cfg.ResponseTimeout)
+	p.dog.begin()
 	ok := p.pull()
-	p.late.Stop()
+	p.dog.end()
 	return ok
 }
 
@@ -224,6 +220,7 @@ func (p *part) Warnings() store.Warnings {
 }
 
 func (p *part) Close() error {
+	p.dog.stop()
 	p.cancel(errClosed)
 	if p.cur == nil {
 		return nil
