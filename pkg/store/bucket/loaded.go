@@ -1,0 +1,159 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/thanos-io/objstore"
+
+	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/block/indexheader"
+)
+
+// loaded is a block that is being served. It is closed when it has been dropped and the last request that reads it has
+// let go of it.
+type loaded struct {
+	meta   *block.Meta
+	labels labels.Labels // external
+	bkt    objstore.BucketReader
+	dir    string
+	header *indexheader.Reader
+
+	refStep                       int64 // bytes of the index per unit of a series reference
+	seriesBytesMax, chunkBytesMax int64 // longest entries, as far as known
+	segments                      []segment
+
+	onClose func(error)
+	mu      sync.Mutex
+	users   int
+	dropped bool
+}
+
+// segment is a chunk file.
+type segment struct {
+	name string
+	size int64 // in bytes; 0 is unknown
+}
+
+// load opens a block: it fetches the index header unless it is on disk already.
+func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, logger log.Logger, met *metrics) (*loaded, error) {
+	dir := filepath.Join(cfg.DataDir, m.ULID.String())
+	path := filepath.Join(dir, indexheader.Filename)
+	h, err := indexheader.Open(path, cfg.PostingOffsetSampling)
+	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			level.Warn(logger).Log("msg", "index header on disk is unusable, fetching it again", "block", m.ULID, "err", err)
+		}
+		start := time.Now()
+		if err := indexheader.Build(ctx, bkt, m.ULID, path); err != nil {
+			return nil, fmt.Errorf("fetch index header: %w", err)
+		}
+		met.headerDownload.Observe(time.Since(start).Seconds())
+		start = time.Now()
+		if h, err = indexheader.Open(path, cfg.PostingOffsetSampling); err != nil {
+			// What was just fetched is wrong in the bucket. It may be put right there, so it is not kept.
+			_ = os.Remove(path)
+			return nil, err
+		}
+		met.headerLoad.Observe(time.Since(start).Seconds())
+	}
+	b := &loaded{
+		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, refStep: 16,
+		seriesBytesMax: atMost(m.Thanos.IndexStats.SeriesMaxSize, cfg.EstimatedSeriesBytesMax),
+		chunkBytesMax:  atMost(m.Thanos.IndexStats.ChunkMaxSize, cfg.EstimatedChunkBytesMax),
+		onClose:        func(error) {},
+	}
+	if h.IndexVersion() == index.FormatV1 {
+		b.refStep = 1
+	}
+	b.listSegments()
+	return b, nil
+}
+
+// atMost returns what the index says a thing takes at most, or the estimate if that is less or it says nothing.
+func atMost(stated, estimate int64) int64 {
+	if stated > 0 {
+		estimate = min(stated, estimate)
+	}
+	return max(estimate, entryBytesMin)
+}
+
+// listSegments lists the chunk files, as meta.json names them.
+func (b *loaded) listSegments() {
+	for _, f := range b.meta.Thanos.Files {
+		if name, ok := strings.CutPrefix(f.RelPath, block.ChunksDirname+"/"); ok {
+			b.segments = append(b.segments, segment{name, f.SizeBytes})
+		}
+	}
+	if len(b.segments) == 0 {
+		for _, name := range b.meta.Thanos.SegmentFiles {
+			b.segments = append(b.segments, segment{name: name})
+		}
+	}
+	slices.SortFunc(b.segments, func(x, y segment) int { return strings.Compare(x.name, y.name) })
+}
+
+// object returns the index, for reading one kind of data from it.
+func (b *loaded) object(what dataType, acc *account) *object {
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.IndexFilename), size: b.header.IndexSize(), what: what, account: acc}
+}
+
+// chunkFile returns a chunk file by its number, from 0 on. Blocks whose meta.json names none have them numbered.
+func (b *loaded) chunkFile(n int, acc *account) (*object, error) {
+	s := segment{name: fmt.Sprintf("%06d", n+1)}
+	if len(b.segments) > 0 {
+		if n >= len(b.segments) {
+			return nil, corruptf("the index refers to chunk file %d, the block has %d", n+1, len(b.segments))
+		}
+		s = b.segments[n]
+	}
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.ChunksDirname, s.name), size: s.size, what: chunksData, account: acc}, nil
+}
+
+// overlaps tells whether the block may hold samples of a closed time range. The block's own is half open.
+func (b *loaded) overlaps(mint, maxt int64) bool {
+	return b.meta.MaxTime > mint && b.meta.MinTime <= maxt
+}
+
+// acquire keeps the block open until release. It reports false if the block is being closed.
+func (b *loaded) acquire() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dropped {
+		return false
+	}
+	b.users++
+	return true
+}
+
+func (b *loaded) release() {
+	b.mu.Lock()
+	b.users--
+	last := b.dropped && b.users == 0
+	b.mu.Unlock()
+	if last {
+		b.onClose(b.header.Close())
+	}
+}
+
+// drop closes the block, now or when its last user releases it, and then calls onClose.
+func (b *loaded) drop(onClose func(error)) {
+	b.mu.Lock()
+	b.dropped, b.onClose = true, onClose
+	idle := b.users == 0
+	b.mu.Unlock()
+	if idle {
+		onClose(b.header.Close())
+	}
+}

@@ -1,0 +1,97 @@
+package bucket
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/koios-metrics/koios/pkg/tenancy"
+)
+
+type metrics struct {
+	blocksLoaded, lastLoaded                       prometheus.Gauge
+	blockLoads, blockLoadFailures                  prometheus.Counter
+	blockDrops, blockDropFailures                  prometheus.Counter
+	blockLoadDuration, headerDownload, headerLoad  prometheus.Histogram
+	blocksQueried, resultSeries, getAll, merge     *prometheus.HistogramVec
+	sentChunkSize                                  *prometheus.HistogramVec
+	touched, touchedBytes, fetched, fetchedBytes   *prometheus.HistogramVec
+	queriesDropped                                 *prometheus.CounterVec
+	seriesRefetches, chunkRefetches, emptyPostings *prometheus.CounterVec
+}
+
+var (
+	durationBuckets = []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
+	countBuckets    = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096}
+	bytesBuckets    = []float64{32, 256, 512, 1024, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 256 << 20, 512 << 20}
+)
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	const prefix = "thanos_bucket_store_"
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help})
+	}
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return f.NewHistogram(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets})
+	}
+	histograms := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return f.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets}, labels)
+	}
+	m := &metrics{
+		blocksLoaded:      gauge("blocks_loaded", "Blocks that are being served."),
+		lastLoaded:        gauge("blocks_last_loaded_timestamp_seconds", "When the last look at the bucket ended well, in seconds since the epoch."),
+		blockLoads:        counter("block_loads_total", "Attempts to load a block."),
+		blockLoadFailures: counter("block_load_failures_total", "Blocks that could not be loaded, and were set aside until the next look at the bucket."),
+		blockDrops:        counter("block_drops_total", "Blocks that are not served any more."),
+		blockDropFailures: counter("block_drop_failures_total", "Blocks whose local files could not be removed."),
+		blockLoadDuration: histogram("block_load_duration_seconds", "Time taken to load a block, in seconds.", durationBuckets),
+		headerDownload:    histogram("indexheader_download_duration_seconds", "Time taken to fetch an index header, in seconds.", durationBuckets),
+		headerLoad:        histogram("indexheader_load_duration_seconds", "Time taken to open an index header, in seconds.", durationBuckets),
+		blocksQueried:     histograms("series_blocks_queried", "Blocks that a Series request read.", countBuckets, "tenant"),
+		resultSeries:      histograms("series_result_series", "Series that a request returned.", countBuckets, "tenant"),
+		getAll:            histograms("series_get_all_duration_seconds", "Time until all blocks of a Series request were opened, in seconds.", durationBuckets, "tenant"),
+		merge:             histograms("series_merge_duration_seconds", "Time from there until the series were read, in seconds.", durationBuckets, "tenant"),
+		sentChunkSize:     histograms("sent_chunk_size_bytes", "Sizes of chunks read, in bytes.", bytesBuckets, "tenant"),
+		touched:           histograms("series_data_touched", "Items that a request looked at, by kind.", countBuckets, "data_type", "tenant"),
+		touchedBytes:      histograms("series_data_size_touched_bytes", "Bytes of the items that a request looked at, by kind.", bytesBuckets, "data_type", "tenant"),
+		fetched:           histograms("series_data_fetched", "Items that a request fetched from the bucket, by kind.", countBuckets, "data_type", "tenant"),
+		fetchedBytes:      histograms("series_data_size_fetched_bytes", "Bytes that a request fetched from the bucket, gaps included, by kind.", bytesBuckets, "data_type", "tenant"),
+		queriesDropped:    counters("queries_dropped_total", "Requests refused because of a limit, by limit.", "reason", "tenant"),
+		seriesRefetches:   counters("series_refetches_total", "Series that were longer than estimated and were read again.", "tenant"),
+		chunkRefetches:    counters("chunk_refetches_total", "Chunks that were longer than estimated and were read again.", "tenant"),
+		emptyPostings:     counters("empty_postings_total", "Blocks in which no series matched.", "tenant"),
+	}
+	// Whoever sums these wants them at 0 before the first request.
+	const t = tenancy.DefaultTenant
+	for _, h := range []*prometheus.HistogramVec{m.blocksQueried, m.resultSeries, m.getAll, m.merge, m.sentChunkSize} {
+		h.WithLabelValues(t)
+	}
+	for d := range dataTypes {
+		for _, h := range []*prometheus.HistogramVec{m.touched, m.touchedBytes, m.fetched, m.fetchedBytes} {
+			h.WithLabelValues(d.String(), t)
+		}
+	}
+	for _, reason := range []string{"series", "chunks", "bytes"} {
+		m.queriesDropped.WithLabelValues(reason, t)
+	}
+	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {
+		c.WithLabelValues(t)
+	}
+	return m
+}
+
+// observe records what a request took.
+func (m *metrics) observe(a *account, tenant string) {
+	for d := range dataTypes {
+		m.touched.WithLabelValues(d.String(), tenant).Observe(float64(a.touched[d].Load()))
+		m.touchedBytes.WithLabelValues(d.String(), tenant).Observe(float64(a.touchedBytes[d].Load()))
+		m.fetched.WithLabelValues(d.String(), tenant).Observe(float64(a.fetched[d].Load()))
+		m.fetchedBytes.WithLabelValues(d.String(), tenant).Observe(float64(a.fetchedBytes[d].Load()))
+	}
+}

@@ -1,0 +1,175 @@
+package bucket
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log/level"
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/koios-metrics/koios/pkg/block"
+)
+
+// InitialSync looks at the bucket until it has succeeded once, or the configured time is over. Then it removes local
+// directories of blocks that are not served. Nothing may be asked before.
+func (s *Store) InitialSync(ctx context.Context) error {
+	deadline := time.Now().Add(s.cfg.InitialSyncTimeout)
+	for {
+		err := s.Sync(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if time.Now().Add(s.cfg.InitialSyncRetry).After(deadline) {
+			return fmt.Errorf("first look at the bucket: %w; check that the bucket exists and may be listed and read", err)
+		}
+		level.Warn(s.logger).Log("msg", "first look at the bucket did not succeed, trying again", "in", s.cfg.InitialSyncRetry, "err", err)
+		if !sleep(ctx, s.cfg.InitialSyncRetry) {
+			return context.Cause(ctx)
+		}
+	}
+	s.cleanDataDir()
+	return nil
+}
+
+// Run looks at the bucket from time to time, until the context ends.
+func (s *Store) Run(ctx context.Context) error {
+	for sleep(ctx, s.cfg.SyncInterval) {
+		if err := s.Sync(ctx); err != nil && ctx.Err() == nil {
+			level.Warn(s.logger).Log("msg", "look at the bucket failed, serving what is known", "err", err)
+		}
+	}
+	return nil
+}
+
+// sleep waits; false if the context ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Sync looks at the bucket once: it loads blocks that are new and drops those that are gone. A block that can't be
+// loaded is set aside until the next time and costs only itself. An error says that the bucket could not be looked at;
+// everything stays as it was then.
+func (s *Store) Sync(ctx context.Context) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	view, err := s.fetcher.Fetch(ctx)
+	if err != nil {
+		return err
+	}
+	before := s.blocks.Load().byID
+	next := make(map[ulid.ULID]*loaded, len(view.Metas))
+	var mu sync.Mutex
+	var failed int
+	var g errgroup.Group
+	g.SetLimit(s.cfg.SyncConcurrency)
+	for id, m := range view.Metas {
+		if b := before[id]; b != nil {
+			mu.Lock()
+			next[id] = b
+			mu.Unlock()
+			continue
+		}
+		g.Go(func() error {
+			b, err := s.load(ctx, m)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed++
+			} else {
+				next[id] = b
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+
+	var dropped []*loaded
+	for id, b := range before {
+		if next[id] != nil {
+			continue
+		}
+		// Whoever replaces this block may be the one that failed. Twice is better than not at all.
+		if (failed > 0 || ctx.Err() != nil) && view.Excluded[id] == block.StateDuplicate {
+			next[id] = b
+			continue
+		}
+		dropped = append(dropped, b)
+	}
+	s.blocks.Store(newBlockSet(next, s.cfg.Name))
+	s.metrics.blocksLoaded.Set(float64(len(next)))
+	for _, b := range dropped {
+		s.drop(b)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.metrics.lastLoaded.SetToCurrentTime()
+	return nil
+}
+
+func (s *Store) load(ctx context.Context, m *block.Meta) (*loaded, error) {
+	s.metrics.blockLoads.Inc()
+	start := time.Now()
+	b, err := load(ctx, s.bkt, m, s.cfg, s.logger, s.metrics)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		s.metrics.blockLoadFailures.Inc()
+		level.Warn(s.logger).Log("msg", "block could not be loaded and is set aside until the next look at the bucket", "block", m.ULID, "err", err)
+		return nil, err
+	}
+	s.metrics.blockLoadDuration.Observe(time.Since(start).Seconds())
+	level.Info(s.logger).Log("msg", "loaded block", "block", m.ULID, "mint", m.MinTime, "maxt", m.MaxTime, "resolution", m.Resolution(), "labels", b.labels.String(), "took", time.Since(start))
+	return b, nil
+}
+
+// drop stops serving a block that is not in the current set any more.
+func (s *Store) drop(b *loaded) {
+	s.metrics.blockDrops.Inc()
+	b.drop(func(err error) {
+		if err == nil {
+			err = os.RemoveAll(b.dir)
+		}
+		if err != nil {
+			s.metrics.blockDropFailures.Inc()
+			level.Warn(s.logger).Log("msg", "local files of a block could not be removed", "block", b.meta.ULID, "err", err)
+			return
+		}
+		level.Info(s.logger).Log("msg", "dropped block", "block", b.meta.ULID)
+	})
+}
+
+// cleanDataDir removes directories of blocks that are not served, left by an earlier process.
+func (s *Store) cleanDataDir() {
+	entries, err := os.ReadDir(s.cfg.DataDir)
+	if err != nil {
+		level.Warn(s.logger).Log("msg", "data directory could not be listed", "err", err)
+		return
+	}
+	blocks := s.blocks.Load().byID
+	for _, e := range entries {
+		id, ok := block.ParseID(e.Name())
+		if !ok || blocks[id] != nil {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.cfg.DataDir, e.Name())); err != nil {
+			level.Warn(s.logger).Log("msg", "local files of an unknown block could not be removed", "block", id, "err", err)
+		}
+	}
+}
