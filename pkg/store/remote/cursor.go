@@ -38,6 +38,11 @@ func (c *cursor) Next() bool {
 	if c.ended {
 		return false
 	}
+	if c.ctx.Err() != nil { // a batch would otherwise go on to its end
+		c.ended = true
+		c.err = c.peer.error(c.ctx, "receive series from %s", nil)
+		return false
+	}
 	for c.at+1 >= len(c.frame.Series()) {
 		if !c.receive() {
 			c.ended = true

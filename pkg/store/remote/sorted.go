@@ -30,6 +30,10 @@ func (s *sorted) Next() bool {
 	if s.at+1 >= len(s.series) {
 		return false
 	}
+	if s.in.ctx.Err() != nil {
+		s.err = s.in.peer.error(s.in.ctx, "sort series from %s", nil)
+		return false
+	}
 	if s.at >= 0 {
 		n := s.series[s.at].Size()
 		s.series[s.at] = nil

@@ -278,7 +278,7 @@ func decodePayload(b []byte, p *store.Payload) error {
 		switch {
 		case num == 1 && typ == protowire.VarintType:
 			e := int32(varint(v)) // enums are 32 bits wide
-			if e < 0 || e > store2wireMax {
+			if e < 0 || e > encodingMax {
 				return fmt.Errorf("its encoding has the unknown number %d", e)
 			}
 			p.Encoding = encodingOffset + chunkenc.Encoding(e)

@@ -194,7 +194,7 @@ func (m *measure) chunk(c *store.Chunk) (int, error) {
 		if p == nil || !p.Present() {
 			continue
 		}
-		if p.Encoding > encodingOffset+store2wireMax {
+		if p.Encoding > encodingOffset+encodingMax {
 			return 0, fmt.Errorf("chunk from %s is of encoding %d, which has no number on the wire", store.FormatTime(c.MinTime), p.Encoding)
 		}
 		h := p.Sum64()
@@ -212,7 +212,7 @@ const (
 	payloads = 6 // raw, count, sum, min, max, counter: fields 3 to 8 of AggrChunk
 	// The encodings of the wire are 0 to 2; in chunk files they are 1 to 3.
 	encodingOffset = 1
-	store2wireMax  = 2
+	encodingMax    = 2
 )
 
 // payload returns the payload of field 3+i of AggrChunk, nil without aggregates.
