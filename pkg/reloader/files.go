@@ -59,7 +59,7 @@ func writeAtomic(file string, contents []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // Gone after the rename.
+	defer func() { _ = os.Remove(tmp.Name()) }() // Gone after the rename.
 	_, err = tmp.Write(contents)
 	if err == nil {
 		// Prometheus may run as another user than its sidecar.
@@ -94,7 +94,7 @@ func (t *tree) sum() (d digest) {
 // contents adds bytes under a name. Both are framed by their lengths: "ab"+"c" is not "a"+"bc".
 func (t *tree) contents(name string, text []byte) {
 	t.frame(int64(len(name)))
-	io.WriteString(t.hash, name)
+	t.hash.Write([]byte(name))
 	t.frame(int64(len(text)))
 	t.hash.Write(text)
 }
@@ -115,8 +115,8 @@ func (t *tree) watchDirsOf(path string) {
 		to, err := os.Readlink(path)
 		if err != nil {
 			// A link may also be a directory above the file: ..data of a mounted ConfigMap.
-			if real, err := filepath.EvalSymlinks(dir); err == nil && real != filepath.Clean(dir) {
-				t.dirs[real] = struct{}{}
+			if target, err := filepath.EvalSymlinks(dir); err == nil && target != filepath.Clean(dir) {
+				t.dirs[target] = struct{}{}
 				if to, err := os.Readlink(dir); err == nil && to != "" {
 					t.dirs[filepath.Dir(dir)] = struct{}{}
 				}
@@ -139,14 +139,14 @@ func (t *tree) rules(dir string) error {
 }
 
 func (t *tree) walk(dir string, seen map[string]struct{}) error {
-	real, err := filepath.EvalSymlinks(dir)
+	target, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return err
 	}
-	if _, ok := seen[real]; ok {
+	if _, ok := seen[target]; ok {
 		return nil
 	}
-	seen[real] = struct{}{}
+	seen[target] = struct{}{}
 	t.dirs[dir] = struct{}{}
 
 	entries, err := os.ReadDir(dir) // Sorted by name.
@@ -186,7 +186,7 @@ func (t *tree) file(path string) error {
 	}
 	defer f.Close()
 	t.frame(int64(len(path)))
-	io.WriteString(t.hash, path)
+	t.hash.Write([]byte(path))
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return fmt.Errorf("read %s: %w", path, err)

@@ -151,20 +151,24 @@ func (f *faulty) Iter(ctx context.Context, dir string, g func(string) error, opt
 	}, opts...))
 }
 
-// A round over three blocks, one of them compacted, meets each kind of fault at each of its steps. The
+// A round over two blocks, one of them compacted, meets each kind of fault at each of its steps. The
 // bucket then never shows a meta.json of a block that is not whole. With the fault lifted, the next round
 // (of the same process, or of one that has just started) ends with each block once and whole.
 func TestEachStepFails(t *testing.T) {
 	setup := func(t *testing.T) (string, []ulid.ULID) {
 		dir := t.TempDir()
-		return dir, []ulid.ULID{writeBlock(t, dir, 1, level2), writeBlock(t, dir, 2), writeBlock(t, dir, 3)}
+		return dir, []ulid.ULID{writeBlock(t, dir, 1, level2), writeBlock(t, dir, 2)}
 	}
 	compacted := func(c *Config) { c.UploadCompacted = true }
 
 	for bucketName, bucket := range buckets {
 		for name, kind := range faults {
 			for _, restart := range []bool{false, true} {
+				if restart && bucketName == "memory" {
+					continue // It would show nothing that the other bucket does not.
+				}
 				t.Run(fmt.Sprintf("%s/%s/restart=%v", bucketName, name, restart), func(t *testing.T) {
+					t.Parallel() // Most of the time goes by in fsync.
 					for at := 1; ; at++ {
 						dir, ids := setup(t)
 						bkt := bucket(t)
@@ -173,7 +177,7 @@ func TestEachStepFails(t *testing.T) {
 						s := newShipper(t, dir, f, compacted)
 						_, err := s.Sync(context.Background())
 						if f.steps < at {
-							if at < 20 {
+							if at < 13 { // Of each block 2 looks and 4 uploads, and a list for overlaps.
 								t.Fatalf("only %d steps", f.steps)
 							}
 							return // The round has fewer steps: all have been tried.

@@ -51,48 +51,51 @@ func (c flagsCheck) check(flags map[string]string) (warnings []string, err error
 		return nil, nil
 	}
 
-	shortest, serr := model.ParseDuration(flags[flagMinBlock])
-	longest, lerr := model.ParseDuration(flags[flagMaxBlock])
+	shortest, knowsShortest := blockDuration(flags[flagMinBlock])
+	longest, knowsLongest := blockDuration(flags[flagMaxBlock])
 	switch {
-	case serr != nil || lerr != nil:
+	case !knowsShortest || !knowsLongest:
 		return []string{fmt.Sprintf("prometheus does not tell its block durations (%q, %q), so nobody knows whether it compacts blocks before they are uploaded: %s", flags[flagMinBlock], flags[flagMaxBlock], advice)}, nil
-	case shortest == longest && time.Duration(shortest) != blockDurationUsual:
-		return []string{fmt.Sprintf("prometheus makes blocks of %s; %s is what compaction and queries are tuned for", shortest, blockDurationUsual)}, nil
+	case shortest == longest && shortest != blockDurationUsual:
+		return []string{fmt.Sprintf("prometheus makes blocks of %s; %s is what compaction and queries are tuned for", flags[flagMinBlock], model.Duration(blockDurationUsual))}, nil
 	case shortest == longest:
 		return nil, nil
 	}
-	compacts := fmt.Sprintf("prometheus compacts its blocks (from %s up to %s), also those that are not uploaded yet: %s", shortest, longest, advice)
+	compacts := fmt.Sprintf("prometheus compacts its blocks (from %s up to %s), also those that are not uploaded yet: %s", flags[flagMinBlock], flags[flagMaxBlock], advice)
 	if c.ignoreUnequal {
 		return []string{compacts}, nil
 	}
 	return nil, errors.New(compacts + "; --shipper.ignore-unequal-block-size uploads all the same")
 }
 
+func blockDuration(flag string) (d time.Duration, ok bool) {
+	parsed, err := model.ParseDuration(flag)
+	return time.Duration(parsed), err == nil
+}
+
 // checkFlags waits until Prometheus tells its flags, and returns an error if they make uploads
 // incomplete. A Prometheus that has no such endpoint is not checked.
 func (s *Sidecar) checkFlags(ctx context.Context) error {
-	for {
+	c := flagsCheck{tsdbPath: s.cfg.TSDBPath, metaFile: s.cfg.Shipper.MetaFileName, ignoreUnequal: s.cfg.IgnoreUnequalBlockSize}
+	for ctx.Err() == nil {
 		flags, err := s.flags(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, promapi.ErrNotFound):
-			level.Warn(s.logger).Log("msg", "prometheus does not tell its flags; they are not checked", "err", err)
-			return nil
-		case err != nil:
-			level.Warn(s.logger).Log("msg", "ask Prometheus for its flags; it is tried again", "in", s.cfg.RetryInterval, "err", err)
-			s.lost(err)
-		default:
-			warnings, err := flagsCheck{tsdbPath: s.cfg.TSDBPath, metaFile: s.cfg.Shipper.MetaFileName, ignoreUnequal: s.cfg.IgnoreUnequalBlockSize}.check(flags)
+		case err == nil:
+			warnings, err := c.check(flags)
 			for _, w := range warnings {
 				level.Warn(s.logger).Log("msg", w)
 			}
 			return err
-		}
-		if !sleep(ctx, s.cfg.RetryInterval) {
-			return nil
+		case errors.Is(err, promapi.ErrNotFound):
+			level.Warn(s.logger).Log("msg", "prometheus does not tell its flags; they are not checked", "err", err)
+			return nil //nolint:nilerr // as the comment above says
+		case ctx.Err() == nil:
+			level.Warn(s.logger).Log("msg", "ask Prometheus for its flags; it is tried again", "in", s.cfg.RetryInterval, "err", err)
+			s.lost(err)
+			sleep(ctx, s.cfg.RetryInterval)
 		}
 	}
+	return nil
 }
 
 func (s *Sidecar) flags(ctx context.Context) (map[string]string, error) {
@@ -101,14 +104,12 @@ func (s *Sidecar) flags(ctx context.Context) (map[string]string, error) {
 	return s.deps.Prometheus.Flags(ctx)
 }
 
-// sleep waits, and tells whether ctx lives on.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return false
 	case <-t.C:
-		return true
 	}
 }

@@ -150,22 +150,19 @@ func (s *Sidecar) lost(err error) {
 // from the start.
 func (s *Sidecar) watch(ctx context.Context) error {
 	retry := min(s.cfg.RetryInterval, s.cfg.GetConfigInterval)
-	for began := false; ; {
+	for began := false; ctx.Err() == nil; {
 		wait := s.cfg.GetConfigInterval
 		err := s.heartbeat(ctx)
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err == nil:
 			began = true
 		case !began && errors.Is(err, ErrNoExternalLabels):
 			return err
-		default:
+		case ctx.Err() == nil:
 			wait = retry
 			level.Warn(s.logger).Log("msg", "heartbeat; it is tried again", "in", wait, "err", err)
 		}
-		if !sleep(ctx, wait) {
-			return nil
-		}
+		sleep(ctx, wait)
 	}
+	return nil
 }
