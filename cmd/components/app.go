@@ -62,7 +62,7 @@ func execute(program string, args []string, stdout, stderr io.Writer, cs []Compo
 	p := newProcess(c.component.name, c.flags, logger)
 	if err := p.main(cl.globals, c.run); err != nil {
 		// One line, whatever the error holds: it becomes the last word of a container.
-		_ = level.Error(logger).Log("msg", c.component.name+" ends", "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+		_ = level.Error(logger).Log("msg", c.component.name+" ends", "err", oneLine(err))
 		return 1
 	}
 	return 0
@@ -129,7 +129,7 @@ var unknownFlag = regexp.MustCompile(`^unknown long flag '--(.*)'$`)
 func (cl *commandLine) explain(err error) string {
 	m := unknownFlag.FindStringSubmatch(err.Error())
 	if m == nil {
-		return strings.ReplaceAll(err.Error(), "\n", "; ")
+		return oneLine(err)
 	}
 	known := cl.known()
 	s := fmt.Sprintf("unknown flag --%s", m[1])
@@ -187,6 +187,9 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// oneLine is the text of an error without line breaks.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // errInterrupted is why things end when a signal says so.
 var errInterrupted = errors.New("a signal ends the process")

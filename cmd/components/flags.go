@@ -20,11 +20,11 @@ type flags struct {
 	on interface {
 		Flag(name, help string) *kingpin.FlagClause
 	}
-	all []*flag
+	all []*declared
 }
 
-// flag is one flag as declared, and its value as given.
-type flag struct {
+// declared is one flag, and its value as given.
+type declared struct {
 	name string
 	kind string // as in the reference table
 	def  []string
@@ -32,9 +32,9 @@ type flag struct {
 }
 
 // changed tells whether the value differs from the default.
-func (f *flag) changed() bool { return !slices.Equal(f.text(), f.def) }
+func (f *declared) changed() bool { return !slices.Equal(f.text(), f.def) }
 
-func (fs *flags) get(name string) *flag {
+func (fs *flags) get(name string) *declared {
 	for _, f := range fs.all {
 		if f.name == name {
 			return f
@@ -79,7 +79,7 @@ func add[T any](fs *flags, name, kind, help string, def []string, list bool, par
 		c.Default(def...)
 	}
 	c.SetValue(v)
-	fs.all = append(fs.all, &flag{name: name, kind: kind, def: def, text: func() []string { return v.texts }})
+	fs.all = append(fs.all, &declared{name: name, kind: kind, def: def, text: func() []string { return v.texts }})
 	return c
 }
 
@@ -113,7 +113,7 @@ func (fs *flags) bool(dst *bool, name string, def bool, help string) *kingpin.Fl
 	d := strconv.FormatBool(def)
 	c := fs.on.Flag(name, help).Default(d)
 	c.BoolVar(dst)
-	fs.all = append(fs.all, &flag{name: name, kind: "bool", def: []string{d}, text: func() []string { return []string{strconv.FormatBool(*dst)} }})
+	fs.all = append(fs.all, &declared{name: name, kind: "bool", def: []string{d}, text: func() []string { return []string{strconv.FormatBool(*dst)} }})
 	return c
 }
 

@@ -54,12 +54,16 @@ type GRPC struct {
 	server   *grpc.Server
 	health   *health.Server
 	listener net.Listener
+	// draining ends when the drain begins; stopWatches ends it.
+	draining    context.Context
+	stopWatches context.CancelFunc
 }
 
 // NewGRPC makes the server; register adds the services, and metrics of all their methods exist at 0.
 // TLS files are checked here; nothing listens yet.
 func NewGRPC(cfg GRPCConfig, logger log.Logger, reg prometheus.Registerer, probe *Probe, register ...func(*grpc.Server)) (*GRPC, error) {
 	s := &GRPC{cfg: cfg, logger: log.With(logger, "service", "grpc"), probe: probe, health: health.NewServer()}
+	s.draining, s.stopWatches = context.WithCancel(context.Background())
 	tlsConfig, err := NewServerTLS(cfg.TLS, s.logger)
 	if err != nil {
 		return nil, fmt.Errorf("gRPC server: %w", err)
@@ -93,7 +97,7 @@ func NewGRPC(cfg GRPCConfig, logger log.Logger, reg prometheus.Registerer, probe
 func (s *GRPC) options(metrics *grpcprom.ServerMetrics, reg prometheus.Registerer) []grpc.ServerOption {
 	rec := grpcRecovery(s.logger, reg)
 	unary := []grpc.UnaryServerInterceptor{unaryRequestID, recovery.UnaryServerInterceptor(rec), metrics.UnaryServerInterceptor()}
-	stream := []grpc.StreamServerInterceptor{streamRequestID, recovery.StreamServerInterceptor(rec), metrics.StreamServerInterceptor()}
+	stream := []grpc.StreamServerInterceptor{s.endWatches, streamRequestID, recovery.StreamServerInterceptor(rec), metrics.StreamServerInterceptor()}
 	if u, st := s.cfg.RequestLog.grpcInterceptors(s.logger); u != nil {
 		unary, stream = append(unary, u), append(stream, st)
 	}
@@ -108,6 +112,18 @@ func (s *GRPC) options(metrics *grpcprom.ServerMetrics, reg prometheus.Registere
 		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: s.cfg.MaxConnectionAge}))
 	}
 	return append(opts, s.cfg.Tracing.ServerOptions()...)
+}
+
+// endWatches ends the streams of clients that watch the health when the drain begins, for they would
+// never end by themselves.
+func (s *GRPC) endWatches(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+	if info.FullMethod != grpc_health_v1.Health_Watch_FullMethodName {
+		return h(srv, ss)
+	}
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	return h(srv, &streamWithContext{ss, ctx})
 }
 
 // setHealth makes the health service follow the probe, for the server as a whole and each service.
@@ -166,6 +182,7 @@ func (s *GRPC) Run(ctx context.Context) error {
 
 // drain waits for calls in flight, and cuts off those left after the grace period.
 func (s *GRPC) drain() {
+	s.stopWatches()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

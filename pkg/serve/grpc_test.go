@@ -213,7 +213,7 @@ func TestGRPCPanicAndRequestID(t *testing.T) {
 	}
 }
 
-// A call in flight is answered after the stop began; one that outlasts the grace period is cut off.
+// A call in flight is answered after the stop began, and who watches the health is no hindrance; one that outlasts the grace period is cut off.
 func TestGRPCDrain(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	s, _, _, stop := startGRPC(t, GRPCConfig{GracePeriod: time.Minute}, log.NewNopLogger(), echo(func(context.Context) error {
@@ -227,12 +227,22 @@ func TestGRPCDrain(t *testing.T) {
 		answer <- cc.Invoke(context.Background(), "/test.Echo/Call", &emptypb.Empty{}, &emptypb.Empty{})
 	}()
 	<-entered
+	watch, err := grpc_health_v1.NewHealthClient(cc).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := watch.Recv(); err != nil {
+		t.Fatal(err)
+	}
 	stopped := make(chan struct{})
 	go func() { stop(); close(stopped) }()
 	waitFor(t, "the server is not ready", func() bool { return !s.probe.IsReady() })
 	close(leave)
 	if err := <-answer; err != nil {
 		t.Errorf("call in flight: %v", err)
+	}
+	for err == nil { // It may still tell of a change.
+		_, err = watch.Recv()
 	}
 	<-stopped
 
