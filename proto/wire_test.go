@@ -1,4 +1,3 @@
-// Package proto_test holds the generated code to the wire that Thanos peers speak.
 package proto_test
 
 import (

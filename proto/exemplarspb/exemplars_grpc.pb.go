@@ -4,8 +4,6 @@
 // - protoc             (unknown)
 // source: exemplarspb/exemplars.proto
 
-// Package exemplarspb is the service thanos.Exemplars, which lists exemplars of series.
-
 package exemplarspb
 
 import (

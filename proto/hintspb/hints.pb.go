@@ -4,8 +4,8 @@
 // 	protoc        (unknown)
 // source: hintspb/hints.proto
 
-// Package hintspb is the messages in the hints fields of the StoreAPI. The protobuf package name is part
-// of the wire: hints travel as google.protobuf.Any of type type.googleapis.com/hintspb.<message>.
+// The package name is part of the wire: hints travel as google.protobuf.Any of the type
+// type.googleapis.com/hintspb.<message>.
 
 package hintspb
 

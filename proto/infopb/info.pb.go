@@ -4,8 +4,6 @@
 // 	protoc        (unknown)
 // source: infopb/info.proto
 
-// Package infopb is the service thanos.info.Info, by which components describe themselves.
-
 package infopb
 
 import (

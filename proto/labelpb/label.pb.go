@@ -4,8 +4,6 @@
 // 	protoc        (unknown)
 // source: labelpb/label.proto
 
-// Package labelpb is labels on the wire, used by every other message.
-
 package labelpb
 
 import (

@@ -4,8 +4,6 @@
 // - protoc             (unknown)
 // source: metadatapb/metadata.proto
 
-// Package metadatapb is the service thanos.Metadata, which lists types and help texts of metrics.
-
 package metadatapb
 
 import (

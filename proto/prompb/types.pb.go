@@ -4,8 +4,7 @@
 // 	protoc        (unknown)
 // source: prompb/types.proto
 
-// Package prompb is the messages of Prometheus's remote protocols, field for field, under a protobuf
-// package name of their own so that they can be linked beside Prometheus's.
+// The messages of Prometheus's remote protocols, field for field.
 
 package prompb
 

@@ -4,8 +4,6 @@
 // - protoc             (unknown)
 // source: querypb/query.proto
 
-// Package querypb is the service thanos.Query, which evaluates PromQL in a querier.
-
 package querypb
 
 import (

@@ -4,8 +4,6 @@
 // 	protoc        (unknown)
 // source: rulespb/rules.proto
 
-// Package rulespb is the service thanos.Rules, which lists rules and alerts.
-
 package rulespb
 
 import (

@@ -4,8 +4,6 @@
 // 	protoc        (unknown)
 // source: statuspb/status.proto
 
-// Package statuspb is the service thanos.Status, which tells what takes room in databases.
-
 package statuspb
 
 import (

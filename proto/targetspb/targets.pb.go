@@ -4,8 +4,6 @@
 // 	protoc        (unknown)
 // source: targetspb/targets.proto
 
-// Package targetspb is the service thanos.Targets, which lists scrape targets.
-
 package targetspb
 
 import (

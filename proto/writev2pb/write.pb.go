@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: writev2pb/write.proto
 
-// Package writev2pb is the body of a remote-write 2.0 request, byte for byte io.prometheus.write.v2.
+// Byte for byte the messages of io.prometheus.write.v2.
 
 package writev2pb
 

@@ -1,0 +1,2 @@
+// Package hintspb is the messages in the hints fields of the StoreAPI.
+package hintspb

@@ -1,0 +1,2 @@
+// Package infopb is the service thanos.info.Info, by which components describe themselves.
+package infopb

@@ -1,0 +1,2 @@
+// Package rulespb is the service thanos.Rules, which lists rules and alerts.
+package rulespb

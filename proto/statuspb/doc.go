@@ -1,0 +1,2 @@
+// Package statuspb is the service thanos.Status, which tells what takes room in databases.
+package statuspb
