@@ -21,12 +21,12 @@ import (
 const (
 	// maxSmallBytes bounds answers that people or Prometheus's authors bound: versions and flags.
 	maxSmallBytes = 4 << 20
-	// maxLargeBytes bounds answers that grow with the configuration: rules, targets, metadata, the
-	// configuration itself and the page of metrics.
+	// maxLargeBytes bounds answers that grow with the configuration or with the variety of labels:
+	// rules, targets, metadata, label values, exemplars, the configuration itself, the page of metrics.
 	maxLargeBytes = 128 << 20
-	// maxListBytes bounds answers that grow with the number of series. They are decoded as they
-	// arrive, so this bounds the work rather than the memory.
-	maxListBytes = 1 << 30
+	// maxSeriesBytes bounds lists of series. They are decoded as they arrive, so this bounds the work
+	// rather than the memory.
+	maxSeriesBytes = 1 << 30
 	// maxErrorBytes is how much of the body of a failed call is read for its message.
 	maxErrorBytes = 4 << 10
 	// maxGetBytes is the longest query string that is sent in an address; longer ones go into the

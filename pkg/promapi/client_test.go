@@ -281,6 +281,22 @@ func TestReadKinds(t *testing.T) {
 	}
 }
 
+// Streams that something on the way has compressed are refused: their checksums would only say that they are
+// wrong.
+func TestReadEncodings(t *testing.T) {
+	f := func(contentType, encoding string, ok bool) {
+		t.Helper()
+		if _, err := readKind(contentType, encoding); (err == nil) != ok {
+			t.Errorf("%v", err)
+		}
+	}
+	f("application/x-streamed-protobuf", "", true)
+	f("application/x-streamed-protobuf", "gzip", false)
+	f("application/x-protobuf", "snappy", true)
+	f("application/x-protobuf", "", true)
+	f("application/x-protobuf", "br", false)
+}
+
 // Times are written exactly to the ms.
 func TestFormatTime(t *testing.T) {
 	f := func(ms int64, want string) {

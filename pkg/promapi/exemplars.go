@@ -53,6 +53,6 @@ func (c *Client) Exemplars(ctx context.Context, query string, start, end int64) 
 	params := url.Values{"query": {query}}
 	setTimes(params, start, end)
 	var data []SeriesExemplars
-	_, err := c.get(ctx, call{what: "read exemplars", path: "api/v1/query_exemplars", params: params, post: true}, maxListBytes, &data)
+	_, err := c.get(ctx, call{what: "read exemplars", path: "api/v1/query_exemplars", params: params, post: true}, maxLargeBytes, &data)
 	return data, err
 }

@@ -55,7 +55,7 @@ func (c *Client) Read(ctx context.Context, req *prompb.ReadRequest) (*ReadRespon
 	if err != nil {
 		return nil, err
 	}
-	kind, err := readKind(resp.Header.Get("Content-Type"))
+	kind, err := readKind(resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding"))
 	if err != nil {
 		start, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 		resp.Body.Close()
@@ -64,18 +64,18 @@ func (c *Client) Read(ctx context.Context, req *prompb.ReadRequest) (*ReadRespon
 	return &ReadResponse{Kind: kind, Body: resp.Body}, nil
 }
 
-func readKind(contentType string) (ReadKind, error) {
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return 0, fmt.Errorf("an answer of content type %q", contentType)
-	}
+func readKind(contentType, encoding string) (ReadKind, error) {
+	// A type that can't be parsed is none of those below.
+	media, params, _ := mime.ParseMediaType(contentType)
 	switch media {
 	case "application/x-streamed-protobuf":
-		if p := params["proto"]; p == "" || p == "prometheus.ChunkedReadResponse" {
+		if p := params["proto"]; (p == "" || p == "prometheus.ChunkedReadResponse") && encoding == "" {
 			return ReadStreamed, nil
 		}
 	case "application/x-protobuf":
-		return ReadSampled, nil
+		if encoding == "" || encoding == "snappy" {
+			return ReadSampled, nil
+		}
 	}
-	return 0, fmt.Errorf("an answer of content type %q", contentType)
+	return 0, fmt.Errorf("an answer of content type %q and encoding %q", contentType, encoding)
 }

@@ -26,7 +26,7 @@ type Select struct {
 // an error of each ends the call. At least one matcher must refuse the empty string.
 func (c *Client) Series(ctx context.Context, s Select, each func(labels.Labels) error) (warnings []string, err error) {
 	k := call{what: "read series", path: "api/v1/series", params: s.params(), post: true}
-	return c.stream(ctx, k, maxListBytes, func(dec *json.Decoder) error {
+	return c.stream(ctx, k, maxSeriesBytes, func(dec *json.Decoder) error {
 		return array(dec, func() error {
 			var ls labels.Labels
 			if err := dec.Decode(&ls); err != nil {
@@ -40,7 +40,7 @@ func (c *Client) Series(ctx context.Context, s Select, each func(labels.Labels) 
 // LabelNames returns the names of stored labels of the selected series, sorted.
 func (c *Client) LabelNames(ctx context.Context, s Select) (names, warnings []string, err error) {
 	k := call{what: "read label names", path: "api/v1/labels", params: s.params(), post: true}
-	warnings, err = c.get(ctx, k, maxListBytes, &names)
+	warnings, err = c.get(ctx, k, maxLargeBytes, &names)
 	return names, warnings, err
 }
 
@@ -50,7 +50,7 @@ func (c *Client) LabelValues(ctx context.Context, name string, s Select) (values
 		name = model.EscapeName(name, model.ValueEncodingEscaping)
 	}
 	k := call{what: "read label values", path: "api/v1/label/" + url.PathEscape(name) + "/values", params: s.params()}
-	warnings, err = c.get(ctx, k, maxListBytes, &values)
+	warnings, err = c.get(ctx, k, maxLargeBytes, &values)
 	return values, warnings, err
 }
 

@@ -43,8 +43,8 @@ type fakeProm struct {
 
 	external    labels.Labels
 	labelCalls  atomic.Int64
-	seriesCalls atomic.Int64
 	readCalls   atomic.Int64
+	seriesLimit atomic.Value // of the last series call, a string
 }
 
 // newFakeProm makes one over the data.
@@ -145,7 +145,7 @@ func (p *fakeProm) handler() http.Handler {
 		})
 	})
 	mux.HandleFunc("/api/v1/series", func(w http.ResponseWriter, r *http.Request) {
-		p.seriesCalls.Add(1)
+		p.seriesLimit.Store(r.FormValue("limit"))
 		p.answer(w, r, func(q storage.Querier, ms []*labels.Matcher) (any, error) {
 			if len(ms) == 0 {
 				return nil, errors.New("no match[] parameter provided")
@@ -156,6 +156,9 @@ func (p *fakeProm) handler() http.Handler {
 				all = append(all, set.At().Labels())
 			}
 			slices.Reverse(all) // no order is promised
+			if n, err := strconv.Atoi(r.FormValue("limit")); err == nil && len(all) > n {
+				all = all[:n]
+			}
 			return all, set.Err()
 		})
 	})
@@ -210,6 +213,9 @@ func (p *fakeProm) answer(w http.ResponseWriter, r *http.Request, f func(storage
 		return f(q, ms)
 	}()
 	out := map[string]any{"status": "success", "data": data}
+	if n, _ := strconv.Atoi(r.FormValue("limit")); n > 0 {
+		out["warnings"] = []string{truncated}
+	}
 	if err != nil {
 		out = map[string]any{"status": "error", "errorType": "bad_data", "error": err.Error()}
 		w.WriteHeader(http.StatusBadRequest)

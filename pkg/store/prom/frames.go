@@ -25,6 +25,8 @@ const (
 	// buffersKept is how many buffers wait for the next frames: the series that is handed out and the one
 	// read ahead need two, and a series over several frames some more.
 	buffersKept = 8
+	// bufferBytesKept is the size past which a buffer is not kept: frames larger than this are rare.
+	bufferBytesKept = 4 << 20
 )
 
 // frameReader cuts a stream into frames: the length as a varint, the checksum (CRC-32 Castagnoli,
@@ -125,7 +127,7 @@ func (f *frameReader) buffer(n int) *buffer {
 
 // release takes a reference from a buffer.
 func (f *frameReader) release(b *buffer) {
-	if b.refs--; b.refs == 0 && len(f.free) < buffersKept {
+	if b.refs--; b.refs == 0 && len(f.free) < buffersKept && cap(b.data) <= bufferBytesKept {
 		f.free = append(f.free, b)
 	}
 }

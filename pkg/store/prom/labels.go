@@ -3,6 +3,7 @@ package prom
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -21,13 +22,14 @@ func (s *Store) LabelNames(ctx context.Context, req *store.LabelNamesRequest) ([
 		return nil, nil, nil
 	}
 	var (
-		names, ws []string
-		err       error
+		names, texts []string
+		ws           store.Warnings
+		err          error
 	)
 	if len(q.matchers) == 0 || selective(q.matchers) && s.labelsMatch() {
-		names, ws, err = s.client.LabelNames(ctx, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers})
+		names, texts, err = s.client.LabelNames(ctx, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers})
 	} else {
-		names, err = s.collect(ctx, q, func(ls labels.Labels, add func(string)) {
+		names, ws, err = s.collect(ctx, q, func(ls labels.Labels, add func(string)) {
 			ls.Range(func(l labels.Label) { add(l.Name) })
 		})
 	}
@@ -41,7 +43,7 @@ func (s *Store) LabelNames(ctx context.Context, req *store.LabelNamesRequest) ([
 			}
 		})
 	}
-	return sortAndCut(names, req.Limit), warnings(ws), nil
+	return sortAndCut(names, req.Limit), append(ws, warnings(texts)...), nil
 }
 
 // LabelValues implements store.Store.
@@ -61,13 +63,14 @@ func (s *Store) LabelValues(ctx context.Context, req *store.LabelValuesRequest) 
 		q.matchers = append(slices.Clone(q.matchers), labels.MustNewMatcher(labels.MatchNotEqual, req.Label, ""))
 	}
 	var (
-		values, ws []string
-		err        error
+		values, texts []string
+		ws            store.Warnings
+		err           error
 	)
 	if len(q.matchers) == 0 || s.labelsMatch() {
-		values, ws, err = s.client.LabelValues(ctx, req.Label, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers, Limit: req.Limit})
+		values, texts, err = s.client.LabelValues(ctx, req.Label, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers, Limit: req.Limit})
 	} else {
-		values, err = s.collect(ctx, q, func(ls labels.Labels, add func(string)) {
+		values, ws, err = s.collect(ctx, q, func(ls labels.Labels, add func(string)) {
 			if v := ls.Get(req.Label); v != "" {
 				add(v)
 			}
@@ -76,7 +79,7 @@ func (s *Store) LabelValues(ctx context.Context, req *store.LabelValuesRequest) 
 	if err != nil {
 		return nil, nil, err
 	}
-	return sortAndCut(values, req.Limit), warnings(ws), nil
+	return sortAndCut(values, req.Limit), append(ws, warnings(texts)...), nil
 }
 
 // externalValue answers with the value of an external label if a series matches.
@@ -84,34 +87,21 @@ func (s *Store) externalValue(ctx context.Context, q query, v string) ([]string,
 	if len(q.matchers) == 0 {
 		return []string{v}, nil, nil
 	}
-	found := errors.New("found")
-	var err error
-	if selective(q.matchers) {
-		_, err = s.client.Series(ctx, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers, Limit: 1}, func(labels.Labels) error { return found })
-	} else {
-		err = s.walk(ctx, q, func(labels.Labels) error { return found })
-	}
-	switch {
-	case errors.Is(err, found):
-		return []string{v}, nil, nil
-	case err != nil:
+	if found, err := s.exists(ctx, q); !found || err != nil {
 		return nil, nil, err
 	}
-	return nil, nil, nil
+	return []string{v}, nil, nil
 }
 
 // collect gathers distinct strings from the labels of all series that match.
-func (s *Store) collect(ctx context.Context, q query, from func(ls labels.Labels, add func(string))) ([]string, error) {
+func (s *Store) collect(ctx context.Context, q query, from func(ls labels.Labels, add func(string))) ([]string, store.Warnings, error) {
 	set := map[string]struct{}{}
 	add := func(v string) { set[v] = struct{}{} }
-	if err := s.walk(ctx, q, func(ls labels.Labels) error { from(ls, add); return nil }); err != nil {
-		return nil, err
+	ws, err := s.walk(ctx, q, func(ls labels.Labels) error { from(ls, add); return nil })
+	if err != nil {
+		return nil, nil, err
 	}
-	all := make([]string, 0, len(set))
-	for v := range set {
-		all = append(all, v)
-	}
-	return all, nil
+	return slices.Collect(maps.Keys(set)), ws, nil
 }
 
 func sortAndCut(all []string, limit int) []string {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
-	"github.com/koios-metrics/koios/pkg/promapi"
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
@@ -19,7 +18,7 @@ func (s *Store) labelsOnly(ctx context.Context, q query) (store.Cursor, error) {
 		reserved int64
 		clash    bool
 	)
-	err := s.walk(ctx, q, func(ls labels.Labels) error {
+	ws, err := s.walk(ctx, q, func(ls labels.Labels) error {
 		sr := &store.Series{Labels: ls}
 		n := sr.Size()
 		if err := budget.Reserve(n); err != nil {
@@ -36,34 +35,8 @@ func (s *Store) labelsOnly(ctx context.Context, q query) (store.Cursor, error) {
 		return nil, err
 	}
 	slices.SortFunc(found, func(a, b *store.Series) int { return labels.Compare(a.Labels, b.Labels) })
-	cur := &inMemory{SliceCursor: store.NewSliceCursor(found), ctx: ctx, budget: budget, reserved: reserved}
+	cur := &inMemory{SliceCursor: store.NewSliceCursor(found, ws...), ctx: ctx, budget: budget, reserved: reserved}
 	return store.Relabel(cur, store.RelabelOptions{External: q.external, Drop: q.drop, MayClash: clash, Budget: budget}), nil
-}
-
-// walk calls each with the stored labels of all series that match, in no order.
-func (s *Store) walk(ctx context.Context, q query, each func(labels.Labels) error) error {
-	if selective(q.matchers) {
-		_, err := s.client.Series(ctx, promapi.Select{Start: q.mint, End: q.maxt, Matchers: q.matchers}, each)
-		return err
-	}
-	// Prometheus refuses to list series by matchers that all accept an absent label, but reads them.
-	q.drop = nil
-	cur, err := s.readStored(ctx, q)
-	if err != nil {
-		return err
-	}
-	defer cur.Close()
-	for cur.Next() {
-		if err := each(cur.At().Labels); err != nil {
-			return err
-		}
-	}
-	return cur.Err()
-}
-
-// selective tells whether a matcher refuses the empty string.
-func selective(ms []*labels.Matcher) bool {
-	return slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return !m.Matches("") })
 }
 
 // inMemory is a cursor over series that a budget was charged with.

@@ -10,17 +10,15 @@
 // A Store promises the order of final labels, in which the external one wins. So what Prometheus merged
 // in is taken off again and store.Relabel does the rest. It can do that while series stream if no
 // stored label is named like an external or replica label, which the label names of the time range prove:
-// they are asked for while the read is on its way.
+// they are asked for while the read is on its way (see clash.go).
 package prom
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/go-kit/log"
-	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/prompb"
@@ -95,7 +93,8 @@ type query struct {
 	mint, maxt int64             // within the range that is served and that Prometheus's API can express
 	matchers   []*labels.Matcher // on stored labels
 	drop       []string
-	abort      bool
+	limit      int  // of series, as far as Prometheus can apply it; 0 is none
+	abort      bool // rather than leave a chunk out
 }
 
 // query prepares a request; ok is false when nothing can match.
@@ -121,6 +120,9 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return store.NewSliceCursor(nil), nil
 	}
 	q.drop, q.abort = req.WithoutReplicaLabels, req.PartialResponse == store.Abort
+	if req.Shard == nil {
+		q.limit = req.Limit // of those of other shards there may be any number
+	}
 
 	var (
 		cur store.Cursor
@@ -229,26 +231,4 @@ var matcherTypes = map[labels.MatchType]prompb.LabelMatcher_Type{
 	labels.MatchNotEqual:  prompb.LabelMatcher_NEQ,
 	labels.MatchRegexp:    prompb.LabelMatcher_RE,
 	labels.MatchNotRegexp: prompb.LabelMatcher_NRE,
-}
-
-// mayClash tells whether a stored label could be named like an external or a replica label. Prometheus
-// answers from the indexes of its blocks and head, without looking at series. If it does not answer,
-// that is no proof.
-func (s *Store) mayClash(ctx context.Context, q query) bool {
-	if q.external.IsEmpty() && len(q.drop) == 0 {
-		return false
-	}
-	names, _, err := s.client.LabelNames(ctx, promapi.Select{Start: q.mint, End: q.maxt})
-	if err != nil {
-		if ctx.Err() == nil {
-			level.Debug(s.logger).Log("msg", "sorting series in memory, as the label names that could spare it are not known", "err", err)
-		}
-		return true
-	}
-	return slices.ContainsFunc(names, q.clashes)
-}
-
-// clashes tells whether a stored label of this name is overridden or removed.
-func (q *query) clashes(name string) bool {
-	return q.external.Has(name) || slices.Contains(q.drop, name)
 }

@@ -253,6 +253,41 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// A label that clashes, but of no series that matches, does not make series be held and sorted: they are handed
+// out within a budget of nothing.
+func TestClashElsewhere(t *testing.T) {
+	p := newFakeProm(t, storetest.Data{External: labels.FromStrings("cluster", "eu"), Series: []storetest.Input{
+		{Labels: labels.FromStrings("__name__", "federated", "cluster", "us"), Samples: storetest.Floats(2, 0)},
+		{Labels: labels.FromStrings("__name__", "up", "a", "1"), Samples: storetest.Floats(2, 0)},
+		{Labels: labels.FromStrings("__name__", "up", "a", "2"), Samples: storetest.Floats(2, 0)},
+	}})
+	st := p.store(t, Config{Budget: store.NewBudget("memory for series", 1)})
+	req := everything()
+	if _, _, err := drain(st, req); store.KindOf(err) != store.KindLimit {
+		t.Errorf("with the federated series: %v", err)
+	}
+	req.Matchers = []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "up")}
+	if all, _, err := drain(st, req); len(all) != 2 || err != nil {
+		t.Errorf("without it: %d series, %v", len(all), err)
+	}
+}
+
+// A limit on labels only is passed on, unless a shard is asked for, whose series Prometheus can't tell.
+func TestLimitOfLabelsOnly(t *testing.T) {
+	p := newFakeProm(t, storetest.Common())
+	st := p.store(t, Config{})
+	for limit, shard := range map[string]*store.Shard{"3": nil, "": {Total: 2, By: false}} {
+		req := everything()
+		req.SkipChunks, req.Limit, req.Shard = true, 3, shard
+		if all, ws, err := drain(st, req); len(all) != 3 || len(ws) > 0 || err != nil {
+			t.Errorf("%d series, warnings %v, error %v", len(all), ws, err)
+		}
+		if got := p.seriesLimit.Load(); got != limit {
+			t.Errorf("limit %q, want %q", got, limit)
+		}
+	}
+}
+
 // Versions before 2.24 do not take matchers on labels; unknown ones count as new.
 func TestVersions(t *testing.T) {
 	for version, want := range map[string]bool{"": true, "odd": true, "2.23.1": false, "1.8.2": false, "2.24.0": true, "2.3": false, "3.0.0-rc.1": true} {

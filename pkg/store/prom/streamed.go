@@ -266,7 +266,7 @@ func (s *streamed) Keep() *store.Series {
 	alone := true
 	for _, b := range s.held {
 		spent += cap(b.data)
-		alone = alone && b.refs == 1 || b == s.frame && b.refs == 2
+		alone = alone && (b.refs == 1 || b == s.frame && b.refs == 2)
 	}
 	if alone && used >= spent/2 {
 		for _, b := range s.held {

@@ -84,13 +84,13 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 	if err != nil {
 		return nil, err
 	}
-	clash, err := s.mayClash(ctx, q, req.WithoutReplicaLabels)
+	// No limit in the hints: it would count series whose chunks turn out to lie outside the range.
+	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
+	clash, err := s.mayClash(ctx, q, hints, rest, req.WithoutReplicaLabels)
 	if err != nil {
 		_ = q.Close() // the error of the query is the one that matters
 		return nil, err
 	}
-	// No limit in the hints: it would count series whose chunks turn out to lie outside the range.
-	hints := &storage.SelectHints{Start: req.MinTime, End: req.MaxTime, DisableTrimming: true}
 	cur := store.Relabel(&cursor{
 		ctx:        ctx,
 		name:       s.cfg.Name,
@@ -114,10 +114,10 @@ func (s *Store) querier(mint, maxt int64) (storage.ChunkQuerier, error) {
 	return q, nil
 }
 
-// mayClash tells whether a stored label is named like an external or a replica label. It looks at the
-// names in the indexes of blocks and head, which is cheap, and therefore finds too many rather than too
-// few.
-func (s *Store) mayClash(ctx context.Context, q storage.ChunkQuerier, drop []string) (bool, error) {
+// mayClash tells whether a series of the answer could have a stored label that is named like an external or a
+// replica label. The names in the indexes of blocks and head are cheap to get, and mostly settle it. A name that
+// is there may still be none of the series that match; that takes a look at one series.
+func (s *Store) mayClash(ctx context.Context, q storage.ChunkQuerier, hints *storage.SelectHints, ms []*labels.Matcher, drop []string) (bool, error) {
 	if s.external.IsEmpty() && len(drop) == 0 {
 		return false, nil
 	}
@@ -125,7 +125,19 @@ func (s *Store) mayClash(ctx context.Context, q storage.ChunkQuerier, drop []str
 	if err != nil {
 		return false, s.wrap(ctx, "look up label names", err)
 	}
-	return slices.ContainsFunc(names, func(n string) bool { return s.external.Has(n) || slices.Contains(drop, n) }), nil
+	for _, name := range names {
+		if !s.external.Has(name) && !slices.Contains(drop, name) {
+			continue
+		}
+		set := q.Select(ctx, false, hints, append(slices.Clone(ms), labels.MustNewMatcher(labels.MatchNotEqual, name, ""))...)
+		if set.Next() {
+			return true, nil
+		}
+		if err := set.Err(); err != nil {
+			return false, s.wrap(ctx, "look up label "+name, err)
+		}
+	}
+	return false, nil
 }
 
 func (s *Store) wrap(ctx context.Context, what string, err error) error {

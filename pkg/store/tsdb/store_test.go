@@ -157,11 +157,12 @@ func TestBudget(t *testing.T) {
 	fill(t, db, []storetest.Input{
 		{Labels: labels.FromStrings("__name__", "up", "replica", "1"), Samples: storetest.Floats(100, 0)},
 		{Labels: labels.FromStrings("__name__", "up", "replica", "2"), Samples: storetest.Floats(100, 0)},
+		{Labels: labels.FromStrings("__name__", "other"), Samples: storetest.Floats(100, 0)},
 	})
-	ask := func(b *store.Budget) error {
+	ask := func(name string, b *store.Budget) error {
 		cur, err := New(db, labels.EmptyLabels(), Config{Budget: b}).Series(t.Context(), &store.SeriesRequest{
 			MinTime: math.MinInt64, MaxTime: math.MaxInt64,
-			Matchers:             []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "up")},
+			Matchers:             []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", name)},
 			WithoutReplicaLabels: []string{"replica"},
 		})
 		if err != nil {
@@ -171,11 +172,15 @@ func TestBudget(t *testing.T) {
 		return err
 	}
 	big := store.NewBudget("memory for sorting", 1<<20)
-	if err := ask(big); err != nil || big.Used() != 0 {
+	if err := ask("up", big); err != nil || big.Used() != 0 {
 		t.Errorf("in a budget: %v, %d bytes still reserved", err, big.Used())
 	}
-	if err := ask(store.NewBudget("memory for sorting", 100)); store.KindOf(err) != store.KindLimit {
+	if err := ask("up", store.NewBudget("memory for sorting", 100)); store.KindOf(err) != store.KindLimit {
 		t.Errorf("past a budget: %v", err)
+	}
+	// Of the series that match, none has the label: nothing needs to be held.
+	if err := ask("other", store.NewBudget("memory for sorting", 1)); err != nil {
+		t.Errorf("clash elsewhere: %v", err)
 	}
 }
 
