@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ const (
 	HasStatus
 )
 
-// Has tells whether an Info answer announces a capability.
+// in tells whether an Info answer announces the capability.
 func (c Capability) in(info *infopb.InfoResponse) bool {
 	switch c {
 	case HasStore:
@@ -169,6 +170,17 @@ func (p *peer) has(c Capability) (Peer, bool) {
 		return Peer{}, false
 	}
 	return Peer{Name: p.spec.name, Component: componentOf(p.info.GetComponentType()), Conn: p.conn, Description: p.store.Describe(), Info: p.info}, true
+}
+
+// absent returns what the peer holds if it is not asked for it now and was not long ago.
+func (p *peer) absent(unhealthyTimeout time.Duration) (store.Gap, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.queryableLocked() || p.info.GetStore() == nil || time.Since(p.lastGood) > unhealthyTimeout {
+		return store.Gap{}, false
+	}
+	d := p.store.Describe()
+	return store.Gap{Store: d.Name, LabelSets: d.LabelSets, MinTime: d.MinTime, MaxTime: d.MaxTime, Err: fmt.Errorf("unhealthy: %w", p.lastErr)}, true
 }
 
 // status returns the peer's line in the list. A peer that has never answered, or, unless it is strict, not

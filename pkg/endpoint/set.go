@@ -157,6 +157,17 @@ func (s *Set) Peers(c Capability) []Peer {
 	return peers
 }
 
+// Absent names the data of peers that are still listed and, having become unhealthy, are not asked.
+func (s *Set) Absent() []store.Gap {
+	var gaps []store.Gap
+	for _, p := range s.all() {
+		if g, ok := p.absent(s.cfg.UnhealthyTimeout); ok {
+			gaps = append(gaps, g)
+		}
+	}
+	return gaps
+}
+
 // Status lists the peers that answer, and those that did not long ago, by name.
 func (s *Set) Status() []Status {
 	list := []Status{}

@@ -213,7 +213,7 @@ func TestOnlyHealthyPeersAreAsked(t *testing.T) {
 func TestDiesAndComesBack(t *testing.T) {
 	n := newNode(t, sidecarInfo("a"))
 	cfg := quick()
-	cfg.Endpoints, cfg.UnhealthyTimeout = []string{n.addr}, 500*time.Millisecond
+	cfg.Endpoints = []string{n.addr}
 	s := run(t, cfg, nil)
 	if storeNames(s) != n.addr {
 		t.Fatalf("stores are %q", storeNames(s))
@@ -225,9 +225,17 @@ func TestDiesAndComesBack(t *testing.T) {
 	if st, ok := s.line(n.addr); !ok || st.LastError == nil || st.LabelSets[0].Get("replica") != "b" {
 		t.Errorf("status %+v, listed %v", st, ok)
 	}
-	until(t, "the dead peer is forgotten", func() bool { return len(s.Status()) == 0 })
+	if gaps := s.Absent(); len(gaps) != 1 || gaps[0].Store != n.addr || gaps[0].MinTime != 5 || gaps[0].LabelSets[0].Get("replica") != "b" {
+		t.Errorf("absent: %v", gaps)
+	}
+	p := s.all()[0]
+	_, listed := p.status(0)
+	_, absent := p.absent(0)
+	if listed || absent {
+		t.Error("the dead peer is not forgotten after the timeout")
+	}
 	n.start(t, nil)
-	until(t, "the peer is back", func() bool { return storeNames(s) == n.addr && len(s.Status()) == 1 })
+	until(t, "the peer is back", func() bool { return storeNames(s) == n.addr && len(s.Status()) == 1 && len(s.Absent()) == 0 })
 }
 
 // A strict peer is asked before its first answer, as a Store of everything, and during an outage; it is

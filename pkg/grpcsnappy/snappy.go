@@ -5,6 +5,7 @@
 package grpcsnappy
 
 import (
+	"errors"
 	"io"
 	"sync"
 
@@ -69,7 +70,7 @@ func (l *lent) Read(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := l.p.r.Read(b)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		l.p.r.Reset(nil)
 		l.c.readers.Put(l.p)
 		l.p = nil

@@ -2,6 +2,7 @@ package grpcsnappy
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -52,7 +53,7 @@ func TestRoundTrip(t *testing.T) {
 				if err != nil || !bytes.Equal(got, msg) {
 					t.Errorf("%d bytes come back as %d, error %v", n, len(got), err)
 				}
-				if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 					t.Errorf("reading past the end: %d, %v", n, err)
 				}
 				other, err := io.ReadAll(snappy.NewReader(bytes.NewReader(wire)))

@@ -34,6 +34,10 @@ type Config struct {
 	// ResponseTimeout is the longest wait for each series of a Store, or for its answer to a label call;
 	// 0 is forever.
 	ResponseTimeout time.Duration
+	// Absent names the data of Stores that are known and can't be asked at present. An answer that may
+	// lack some of it says so among its warnings. All-or-nothing requests are not failed by it: a Store
+	// that must not be missing is among those that are asked. Nil is none; it is called in parallel.
+	Absent func() []store.Gap
 	// OpenMax bounds the Stores of one request that are opened at once; 0 is 512.
 	OpenMax int
 }
@@ -73,14 +77,15 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return nil, errOnlySelectorMatchers
 	}
 	all := s.stores()
+	q := question{req.MinTime, req.MaxTime, rest, req.StoreMatchers}
+	absent := s.absent(q, req.PartialResponse)
 	if len(all) == 0 {
 		if req.PartialResponse == store.Abort {
 			return nil, errNoStores
 		}
-		return store.NewSliceCursor(nil, errNoStores), nil
+		return store.NewSliceCursor(nil, append(absent, errNoStores)...), nil
 	}
-	targets := s.pick(all, question{req.MinTime, req.MaxTime, rest, req.StoreMatchers})
-	return s.open(ctx, req, targets)
+	return s.open(ctx, req, s.pick(all, q), absent)
 }
 
 // Describe implements store.Store: the union of what the selected Stores hold. Where one of them holds

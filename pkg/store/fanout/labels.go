@@ -42,8 +42,9 @@ func (s *Store) list(ctx context.Context, q question, pr store.PartialResponse, 
 		return nil, nil, nil
 	}
 	stores := s.stores()
+	absent := s.absent(q, pr)
 	if len(stores) == 0 {
-		return nil, store.Warnings{errNoStores}, nil
+		return nil, append(absent, errNoStores), nil
 	}
 	all, warnings, err := gather(ctx, s, s.pick(stores, q), q, pr, what, ask)
 	if err != nil {
@@ -54,7 +55,7 @@ func (s *Store) list(ctx context.Context, q question, pr store.PartialResponse, 
 	if limit > 0 && len(all) > limit {
 		all = all[:limit]
 	}
-	return all, warnings, nil
+	return all, append(absent, warnings...), nil
 }
 
 // reply is what one Store says to a label call.

@@ -80,6 +80,27 @@ func (s *Store) pick(all []store.Store, q question) []target {
 	return targets
 }
 
+// absent returns the gaps that the Stores which can't be asked leave in the answer.
+func (s *Store) absent(q question, pr store.PartialResponse) store.Warnings {
+	if s.cfg.Absent == nil || pr == store.Abort {
+		return nil
+	}
+	var gaps store.Warnings
+	for _, g := range s.cfg.Absent() {
+		sets, ok := s.SelectLabelSets(g.LabelSets)
+		matching := thatMatch(sets, q.matchers)
+		if !ok || len(matching) == 0 && len(sets) > 0 || !store.Overlaps(q.minTime, q.maxTime, g.MinTime, g.MaxTime) ||
+			!matchesAddress(store.Description{Name: g.Store}, q.storeMatchers) {
+			continue
+		}
+		gaps = append(gaps, &store.Gap{
+			Store: g.Store, LabelSets: matching, Err: g.Err,
+			MinTime: max(q.minTime, g.MinTime), MaxTime: min(q.maxTime, g.MaxTime),
+		})
+	}
+	return gaps
+}
+
 // SelectLabelSets returns the advertised label sets of a Store that the relabelling keeps, and whether
 // the Store is asked at all: without label sets it is. The result may share sets.
 func (s *Store) SelectLabelSets(sets []labels.Labels) (kept []labels.Labels, ok bool) {

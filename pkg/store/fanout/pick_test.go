@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -111,4 +112,42 @@ func TestHolding(t *testing.T) {
 			t.Errorf("%s is admitted", ls)
 		}
 	}
+}
+
+// Data of Stores that can't be asked at present is named where the request may touch it, and only there;
+// all-or-nothing requests go on without.
+func TestAbsent(t *testing.T) {
+	gap := store.Gap{Store: "down:1", LabelSets: []labels.Labels{labels.FromStrings("c", "1"), labels.FromStrings("c", "2")}, MinTime: 100, MaxTime: 200, Err: errors.New("gone")}
+	f := func(what string, change func(*store.SeriesRequest, *Config), want string) {
+		t.Helper()
+		cfg := Config{Absent: func() []store.Gap { return []store.Gap{gap} }}
+		req := request()
+		change(req, &cfg)
+		st := over(cfg, named("one"))
+		cur, err := st.Series(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ws, err := from(cur)
+		if got := strings.Join(ws.Strings(), "; "); got != want || err != nil {
+			t.Errorf("%s: %q, error %v, want %q", what, got, err, want)
+		}
+		_, ws, err = st.LabelNames(t.Context(), &store.LabelNamesRequest{MinTime: req.MinTime, MaxTime: req.MaxTime, Matchers: req.Matchers, StoreMatchers: req.StoreMatchers, PartialResponse: req.PartialResponse})
+		if got := strings.Join(ws.Strings(), "; "); got != want || err != nil {
+			t.Errorf("%s, label names: %q, error %v, want %q", what, got, err, want)
+		}
+	}
+	text := func(sets, from string) string {
+		return "data of down:1 (" + sets +
+			") between 1970-01-01T00:00:00." + from + "Z and 1970-01-01T00:00:00.2Z may be missing: gone"
+	}
+	f("all of it", func(*store.SeriesRequest, *Config) {}, text(`[{c="1"} {c="2"}]`, "1"))
+	f("a part", func(r *store.SeriesRequest, _ *Config) { r.MinTime, r.Matchers = 150, append(r.Matchers, eq("c", "2")) }, text(`[{c="2"}]`, "15"))
+	f("other labels", func(r *store.SeriesRequest, _ *Config) { r.Matchers = append(r.Matchers, eq("c", "3")) }, "")
+	f("another time", func(r *store.SeriesRequest, _ *Config) { r.MinTime = 201 }, "")
+	f("all or nothing", func(r *store.SeriesRequest, _ *Config) { r.PartialResponse = store.Abort }, "")
+	f("another address", func(r *store.SeriesRequest, _ *Config) {
+		r.StoreMatchers = [][]*labels.Matcher{{eq("__address__", "one")}}
+	}, "")
+	f("dropped in part", func(_ *store.SeriesRequest, c *Config) { c.Relabel = parse(t, keepC1) }, text(`[{c="1"}]`, "1"))
 }

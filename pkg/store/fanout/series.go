@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -12,8 +13,8 @@ import (
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-// open opens a part for each target, in parallel, and merges them.
-func (s *Store) open(ctx context.Context, req *store.SeriesRequest, targets []target) (store.Cursor, error) {
+// open opens a part for each target, in parallel, and merges them. The warnings go with the answer.
+func (s *Store) open(ctx context.Context, req *store.SeriesRequest, targets []target, warnings store.Warnings) (store.Cursor, error) {
 	whole, cancel := context.WithCancelCause(ctx)
 	parts := make([]*part, len(targets))
 	var g errgroup.Group
@@ -30,7 +31,7 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, targets []ta
 	}
 	_ = g.Wait()
 
-	m := &merged{cancel: cancel}
+	m := &merged{cancel: cancel, warnings: warnings}
 	cursors := make([]store.Cursor, len(parts))
 	for i, p := range parts {
 		cursors[i] = p
@@ -87,7 +88,12 @@ func errLate(d time.Duration) error {
 // merged is the whole answer. Its Close ends what the parts still do.
 type merged struct {
 	store.Cursor
-	cancel context.CancelCauseFunc
+	cancel   context.CancelCauseFunc
+	warnings store.Warnings // besides those of the parts
+}
+
+func (m *merged) Warnings() store.Warnings {
+	return slices.Concat(m.warnings, m.Cursor.Warnings())
 }
 
 func (m *merged) Keep() *store.Series { return store.Keep(m.Cursor) }
