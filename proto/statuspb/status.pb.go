@@ -25,7 +25,7 @@ const (
 // TSDBStatisticsRequest asks for statistics.
 type TSDBStatisticsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Deprecated: match the tenant label instead.
+	// The older way to choose a tenant; matchers on the tenant label replace it.
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// The largest number of entries in each list.
 	Limit                   int32                           `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`

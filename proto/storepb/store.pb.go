@@ -34,7 +34,7 @@ type SeriesRequest struct {
 	MaxResolutionWindow int64 `protobuf:"varint,4,opt,name=max_resolution_window,json=maxResolutionWindow,proto3" json:"max_resolution_window,omitempty"`
 	// The aggregates to fill in downsampled chunks.
 	Aggregates []Aggr `protobuf:"varint,5,rep,packed,name=aggregates,proto3,enum=thanos.Aggr" json:"aggregates,omitempty"`
-	// Deprecated: true means partial_response_strategy ABORT.
+	// The older way to say partial_response_strategy ABORT; either is enough.
 	PartialResponseDisabled bool                    `protobuf:"varint,6,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
 	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,7,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
 	// Labels only.
@@ -43,7 +43,7 @@ type SeriesRequest struct {
 	Hints *anypb.Any `protobuf:"bytes,9,opt,name=hints,proto3" json:"hints,omitempty"`
 	// The step of the query in ms. Nobody looks at it today.
 	Step int64 `protobuf:"varint,10,opt,name=step,proto3" json:"step,omitempty"`
-	// Deprecated: see query_hints.range. In ms.
+	// The older form of query_hints.range, in ms. Nobody looks at it today.
 	Range      int64       `protobuf:"varint,11,opt,name=range,proto3" json:"range,omitempty"`
 	QueryHints *QueryHints `protobuf:"bytes,12,opt,name=query_hints,json=queryHints,proto3" json:"query_hints,omitempty"`
 	// Absent, or with total_shards below 1: all series.
@@ -637,7 +637,7 @@ func (*SeriesResponse_Batch) isSeriesResponse_Result() {}
 // LabelNamesRequest asks for label names. Fields mean what those of SeriesRequest mean.
 type LabelNamesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Deprecated: true means partial_response_strategy ABORT.
+	// The older way to say partial_response_strategy ABORT; either is enough.
 	PartialResponseDisabled bool                    `protobuf:"varint,1,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
 	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,2,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
 	// A closed time range in ms.
@@ -808,7 +808,7 @@ type LabelValuesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Must not be empty.
 	Label string `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
-	// Deprecated: true means partial_response_strategy ABORT.
+	// The older way to say partial_response_strategy ABORT; either is enough.
 	PartialResponseDisabled bool                    `protobuf:"varint,2,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
 	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,3,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
 	// A closed time range in ms.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
@@ -120,8 +119,6 @@ func connect(t testing.TB, srv storepb.StoreServer, opts ...grpc.ServerOption) *
 	})
 	return cc
 }
-
-var all = []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")}
 
 func full(t testing.TB, st *remote.Store) *remote.Store {
 	t.Helper()

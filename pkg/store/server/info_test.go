@@ -54,7 +54,7 @@ func TestInfoOf(t *testing.T) {
 
 // The Info call fails with the words that peers know until the component is ready.
 func TestInfo(t *testing.T) {
-	var fails error = ErrNotReady
+	fails := ErrNotReady
 	i := NewInfo(func() (*infopb.InfoResponse, error) { return &infopb.InfoResponse{ComponentType: "query"}, fails })
 	_, err := i.Info(t.Context(), &infopb.InfoRequest{})
 	if s := status.Convert(err); s.Code() != codes.Unknown || s.Message() != "Not ready" {
