@@ -8,7 +8,9 @@ import (
 	"math"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/google/go-cmp/cmp"
@@ -508,3 +510,40 @@ func (e *endless) At() *store.Series        { return up("1", strings.Repeat("x",
 func (e *endless) Err() error               { return e.ctx.Err() }
 func (e *endless) Warnings() store.Warnings { return nil }
 func (e *endless) Close() error             { close(e.ended); return nil }
+
+// A reader that does not read holds the Store back: no more is pulled than fits into gRPC's windows.
+func TestSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &source{series: up("1", strings.Repeat("x", 10_000))}
+		c, _ := peer(t, &fake{cursor: func(ctx context.Context) (store.Cursor, error) { source.ctx = ctx; return source, nil }}, Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stream, err := c.Series(ctx, &storepb.SeriesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			before := source.pulled.Load()
+			if _, err := stream.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // until everybody waits for somebody
+			if n := source.pulled.Load() - before; n > 50 {
+				t.Fatalf("%d series of 10 kB were pulled ahead of the reader", n)
+			}
+		}
+	})
+}
+
+// source hands out the same series until its context ends, and counts.
+type source struct {
+	ctx    context.Context
+	series *store.Series
+	pulled atomic.Int64
+}
+
+func (s *source) Next() bool               { s.pulled.Add(1); return s.ctx.Err() == nil }
+func (s *source) At() *store.Series        { return s.series }
+func (s *source) Err() error               { return s.ctx.Err() }
+func (s *source) Warnings() store.Warnings { return nil }
+func (s *source) Close() error             { return nil }

@@ -260,6 +260,8 @@ func TestIncomingRefuses(t *testing.T) {
 	f(&storepb.Series{Labels: label("", "v")}, `label with value "v" has no name`)
 	f(&storepb.Series{Labels: label("b", "1", "a", "1")}, `label "a" comes after label "b"`)
 	f(&storepb.Series{Labels: label("a", "1", "a", "2")}, `label "a" comes after label "a"`)
+	f(&storepb.Series{Labels: label("a", strings.Repeat("x", 1<<24))}, "16 MiB or more")
+	f(&storepb.Series{Labels: label(strings.Repeat("x", 1<<24), "1")}, "16 MiB or more")
 	f(&storepb.Series{Labels: label("a", "1"), Chunks: []*storepb.AggrChunk{{MinTime: 1, MaxTime: 2}}}, `chunk 1 of series {a="1"}: it has no data`)
 	f(&storepb.Series{Chunks: []*storepb.AggrChunk{{Raw: &storepb.Chunk{}}}}, "it has no data")
 	f(&storepb.Series{Chunks: []*storepb.AggrChunk{{Raw: good}, {Sum: good, Counter: &storepb.Chunk{Hash: 1}}}}, "chunk 2 of series {}: it has no data")
@@ -272,6 +274,18 @@ func TestIncomingRefuses(t *testing.T) {
 		if err := new(Incoming).Decode(whole[:n]); err == nil {
 			t.Errorf("a frame cut off after %d of %d bytes was taken", n, len(whole))
 		}
+	}
+}
+
+// The longest label there can be comes through.
+func TestLongLabel(t *testing.T) {
+	want := strings.Repeat("x", 1<<24-1)
+	var in Incoming
+	if err := in.Decode(encoded(t, seriesFrame(&storepb.Series{Labels: label("a", want)}))); err != nil {
+		t.Fatal(err)
+	}
+	if got := in.Series()[0].Labels.Get("a"); got != want {
+		t.Errorf("got %d bytes, want %d", len(got), len(want))
 	}
 }
 

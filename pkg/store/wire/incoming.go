@@ -169,6 +169,9 @@ func (in *Incoming) decodeSeries(b []byte) error {
 			if len(name) == 0 {
 				return fmt.Errorf("label with value %q has no name", value)
 			}
+			if len(name) > labelBytesMax || len(value) > labelBytesMax {
+				return errLabelTooLong
+			}
 			if bytes.Compare(last, name) >= 0 {
 				return fmt.Errorf("label %q comes after label %q, want labels sorted by name", name, last)
 			}

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -42,14 +43,23 @@ func EncodeLabelSets(sets []labels.Labels) []*labelpb.ZLabelSet {
 	return out
 }
 
+// labelBytesMax is the longest name or value that labels.Labels can hold: it keeps lengths in 24 bits, and
+// panics on longer ones.
+const labelBytesMax = 1<<24 - 1
+
+var errLabelTooLong = errors.New("the name or value of a label has 16 MiB or more")
+
 // DecodeLabels turns messages into labels. It is lenient where meaning is not in doubt: labels may come
 // in any order, and those with an empty value are left out, as they stand for absence. An empty or
-// repeated name is an error.
+// repeated name is an error, and so is a name or value of 16 MiB.
 func DecodeLabels(ms []*labelpb.Label) (labels.Labels, error) {
 	b := labels.NewScratchBuilder(len(ms))
 	for _, m := range ms {
 		if m.GetName() == "" {
 			return labels.EmptyLabels(), fmt.Errorf("label with value %q has no name", m.GetValue())
+		}
+		if len(m.GetName()) > labelBytesMax || len(m.GetValue()) > labelBytesMax {
+			return labels.EmptyLabels(), errLabelTooLong
 		}
 		if m.GetValue() != "" {
 			b.Add(m.GetName(), m.GetValue())

@@ -180,9 +180,9 @@ func TestLabelSets(t *testing.T) {
 	if err != nil || !labels.Equal(ls, sets[2]) {
 		t.Errorf("got %s, %v, want %s", ls, err, sets[2])
 	}
-	for _, bad := range [][]*labelpb.Label{label("", "x"), label("a", "1", "b", "1", "a", "2")} {
+	for _, bad := range [][]*labelpb.Label{label("", "x"), label("a", "1", "b", "1", "a", "2"), label("a", strings.Repeat("x", 1<<24))} {
 		if ls, err := DecodeLabels(bad); err == nil {
-			t.Errorf("%v was read as %s", bad, ls)
+			t.Errorf("%.100s was read as %.100s", bad, ls)
 		}
 	}
 	if got, err := DecodeLabelSets(nil); got != nil || err != nil {
