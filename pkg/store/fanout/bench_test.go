@@ -74,3 +74,29 @@ type prepared struct {
 func (p *prepared) Series(_ context.Context, _ *store.SeriesRequest) (store.Cursor, error) {
 	return store.NewSliceCursor(p.series), nil
 }
+
+// BenchmarkPick chooses among a hundred Stores of a hundred label sets each, as before store gateways, with
+// and without relabelling.
+func BenchmarkPick(b *testing.B) {
+	var stores []store.Store
+	for i := range 100 {
+		f := named(fmt.Sprint(i))
+		for j := range 100 {
+			f.desc.LabelSets = append(f.desc.LabelSets, labels.FromStrings("cluster", fmt.Sprint(i%10), "replica", "a", "tenant", fmt.Sprint(j)))
+		}
+		stores = append(stores, f)
+	}
+	hash := parse(b, `
+- {action: hashmod, source_labels: [tenant], target_label: __shard, modulus: 2}
+- {action: keep, source_labels: [__shard], regex: '0'}`)
+	q := question{10, 20, []*labels.Matcher{eq("__name__", "up"), eq("cluster", "3"), eq("tenant", "7")}, nil}
+	for name, cfg := range map[string]Config{"plain": {}, "relabelled": {Relabel: hash}} {
+		b.Run(name, func(b *testing.B) {
+			st := over(cfg, stores...)
+			b.ReportAllocs()
+			for b.Loop() {
+				st.pick(stores, q)
+			}
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -48,6 +49,9 @@ type Store struct {
 	cfg     Config
 	logger  log.Logger
 	metrics *metrics
+
+	mu         sync.RWMutex
+	selections map[selectionKey]selection
 }
 
 // New makes a Store over whatever stores returns when a request comes. stores is called in parallel.
@@ -55,7 +59,7 @@ func New(stores func() []store.Store, cfg Config, logger log.Logger, reg prometh
 	if cfg.OpenMax <= 0 {
 		cfg.OpenMax = openMaxDefault
 	}
-	return &Store{stores: stores, cfg: cfg, logger: logger, metrics: newMetrics(reg)}
+	return &Store{stores: stores, cfg: cfg, logger: logger, metrics: newMetrics(reg), selections: map[selectionKey]selection{}}
 }
 
 // errNoStores is what there is to say without any Store.

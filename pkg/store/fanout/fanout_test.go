@@ -66,6 +66,7 @@ type fake struct {
 
 	openErr  error // of Series and the label calls
 	hangs    bool  // …instead: until the context ends
+	panics   bool
 	readErr  error // after two series
 	stalls   bool  // …instead: until the context ends
 	warning  error // at the end
@@ -80,6 +81,9 @@ func named(name string, sets ...labels.Labels) *fake {
 func (f *fake) Describe() store.Description { return f.desc }
 
 func (f *fake) call(ctx context.Context) error {
+	if f.panics {
+		panic("out of luck")
+	}
 	if f.hangs {
 		<-ctx.Done()
 		return ctx.Err()
@@ -211,6 +215,7 @@ func TestFailuresWarn(t *testing.T) {
 	f("refuses", &fake{openErr: boom}, 0, "open series: boom")
 	f("refuses the request", &fake{openErr: store.ErrNoMatchers}, 0, "no matchers")
 	f("hangs", &fake{hangs: true}, 0, "open series: nothing received for 20ms")
+	f("panics", &fake{panics: true}, 0, "open series: panic: out of luck")
 	f("breaks off", &fake{readErr: boom}, 2, "read series: boom")
 	f("stalls", &fake{stalls: true}, 2, "read series: nothing received for 20ms")
 }
@@ -246,9 +251,10 @@ func TestFailuresAbort(t *testing.T) {
 func TestLabelCallFailures(t *testing.T) {
 	boom := errors.New("boom")
 	for text, bad := range map[string]*fake{
-		"boom":             {openErr: boom},
-		"nothing received": {hangs: true},
-		"careful":          {warning: errors.New("careful")},
+		"boom":               {openErr: boom},
+		"nothing received":   {hangs: true},
+		"panic: out of luck": {panics: true},
+		"careful":            {warning: errors.New("careful")},
 	} {
 		bad.desc = store.Description{Name: "bad", MaxTime: 1000}
 		st := over(Config{ResponseTimeout: 20 * time.Millisecond}, named("one"), bad, named("two"))

@@ -79,7 +79,9 @@ func gather(ctx context.Context, s *Store, targets []target, q question, pr stor
 			r, t := &replies[i], &targets[i]
 			own, stop := s.withTimeout(whole)
 			defer stop()
-			r.list, r.warnings, r.cause = ask(own, t)
+			if err := s.guard(func() { r.list, r.warnings, r.cause = ask(own, t) }); err != nil {
+				r.cause = err
+			}
 			if r.cause != nil {
 				if own.Err() != nil {
 					r.cause = context.Cause(own)

@@ -32,49 +32,39 @@ type target struct {
 }
 
 // pick returns the Stores that can hold an answer.
+//
+// Under relabelling, a Store of which all is selected needs no more matchers. One that is selected in part
+// is held to that part, and one that does not say what it holds to what the others hold.
 func (s *Store) pick(all []store.Store, q question) []target {
 	var targets []target
-	var union []labels.Labels // what the relabelling leaves of all Stores
-	var partly []int          // targets of which it leaves a part
-	var unlabelled []int      // targets without label sets
+	unlabelled := false
 	for _, st := range all {
 		d := st.Describe()
-		sets, ok := s.SelectLabelSets(d.LabelSets)
-		if !ok {
-			continue
-		}
-		if len(s.cfg.Relabel) > 0 {
-			union = append(union, sets...)
-		}
 		if !store.Overlaps(q.minTime, q.maxTime, d.MinTime, d.MaxTime) || !matchesAddress(d, q.storeMatchers) {
 			continue
 		}
-		kept := len(sets)
-		matching := thatMatch(sets, q.matchers)
-		if len(matching) == 0 && kept > 0 {
+		sel := s.selected(d.LabelSets)
+		t := target{store: st, desc: d, sets: thatMatch(sel.kept, q.matchers), matchers: q.matchers}
+		if len(t.sets) == 0 && len(d.LabelSets) > 0 {
 			continue
 		}
-		switch {
-		case kept == 0:
-			unlabelled = append(unlabelled, len(targets))
-		case kept < len(d.LabelSets):
-			partly = append(partly, len(targets))
+		if len(sel.holding) > 0 {
+			t.matchers = slices.Concat(q.matchers, sel.holding)
 		}
-		targets = append(targets, target{store: st, desc: d, sets: matching, matchers: q.matchers})
+		unlabelled = unlabelled || len(d.LabelSets) == 0
+		targets = append(targets, t)
 	}
-	if len(s.cfg.Relabel) == 0 {
+	if len(s.cfg.Relabel) == 0 || !unlabelled {
 		return targets
 	}
-	// A Store of which all is selected needs no more matchers. One that is selected in part is held to
-	// that part, and one that does not say what it holds to what the others hold.
-	for _, i := range partly {
-		sets, _ := s.SelectLabelSets(targets[i].desc.LabelSets)
-		targets[i].matchers = append(slices.Clip(q.matchers), holding(sets)...)
+	var union []labels.Labels
+	for _, st := range all {
+		union = append(union, s.selected(st.Describe().LabelSets).kept...)
 	}
-	if len(unlabelled) > 0 {
-		extra := holding(union)
-		for _, i := range unlabelled {
-			targets[i].matchers = append(slices.Clip(q.matchers), extra...)
+	withUnion := slices.Concat(q.matchers, holding(union))
+	for i := range targets {
+		if len(targets[i].desc.LabelSets) == 0 {
+			targets[i].matchers = withUnion
 		}
 	}
 	return targets
@@ -102,17 +92,55 @@ func (s *Store) absent(q question, pr store.PartialResponse) store.Warnings {
 }
 
 // SelectLabelSets returns the advertised label sets of a Store that the relabelling keeps, and whether
-// the Store is asked at all: without label sets it is. The result may share sets.
+// the Store is asked at all: without label sets it is. The result is shared.
 func (s *Store) SelectLabelSets(sets []labels.Labels) (kept []labels.Labels, ok bool) {
+	kept = s.selected(sets).kept
+	return kept, len(kept) > 0 || len(sets) == 0
+}
+
+// selection is what the relabelling makes of a Store's label sets.
+type selection struct {
+	kept    []labels.Labels
+	holding []*labels.Matcher // that hold the Store to them; none if all are kept
+}
+
+// selectionsMax bounds the selections kept for later: more than there are Stores of one querier.
+const selectionsMax = 1024
+
+// selected applies the relabelling. Stores describe themselves by the same slice until they have something
+// new to say, so what came of it is kept by the slice's address.
+func (s *Store) selected(sets []labels.Labels) selection {
 	if len(s.cfg.Relabel) == 0 || len(sets) == 0 {
-		return sets, true
+		return selection{kept: sets}
+	}
+	key := selectionKey{&sets[0], len(sets)}
+	s.mu.RLock()
+	sel, known := s.selections[key]
+	s.mu.RUnlock()
+	if known {
+		return sel
 	}
 	for _, ls := range sets {
 		if _, ok := s.relabel(ls); ok {
-			kept = append(kept, ls)
+			sel.kept = append(sel.kept, ls)
 		}
 	}
-	return kept, len(kept) > 0
+	if len(sel.kept) < len(sets) {
+		sel.holding = holding(sel.kept)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.selections) >= selectionsMax {
+		clear(s.selections)
+	}
+	s.selections[key] = sel
+	return sel
+}
+
+// selectionKey keeps the sets alive, so that no others can take their address.
+type selectionKey struct {
+	first *labels.Labels
+	n     int
 }
 
 func (s *Store) relabel(ls labels.Labels) (labels.Labels, bool) {
@@ -144,10 +172,17 @@ func thatMatch(sets []labels.Labels, ms []*labels.Matcher) []labels.Labels {
 			return v != "" && !m.Matches(v)
 		})
 	}
-	if !slices.ContainsFunc(sets, contradicted) {
+	first := slices.IndexFunc(sets, contradicted)
+	if first < 0 {
 		return sets
 	}
-	return slices.DeleteFunc(slices.Clone(sets), contradicted)
+	matching := slices.Clip(sets[:first]) // a copy is made by the first append
+	for _, ls := range sets[first+1:] {
+		if !contradicted(ls) {
+			matching = append(matching, ls)
+		}
+	}
+	return matching
 }
 
 // holding makes the matchers that hold a Store to some of its external label sets: for each label, one of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -22,7 +23,9 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, targets []ta
 	for i := range targets {
 		parts[i] = s.newPart(whole, req, &targets[i])
 		g.Go(func() error {
-			parts[i].open(req)
+			if err := s.guard(func() { parts[i].open(req) }); err != nil {
+				parts[i].fail("open", err)
+			}
 			if err := parts[i].err; err != nil && store.KindOf(parts[i].cause) != store.KindBadRequest {
 				cancel(err) // the request has failed: nobody needs the others
 			}
@@ -42,6 +45,19 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, targets []ta
 		return nil, err
 	}
 	return m, nil
+}
+
+// guard turns a panic in a goroutine of ours, which would end the process, into an error: one broken Store
+// costs only itself.
+func (s *Store) guard(f func()) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			level.Error(s.logger).Log("msg", "a store panicked", "panic", r, "stack", debug.Stack())
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	f()
+	return nil
 }
 
 // failure is why a request has failed already when its parts have been opened.
