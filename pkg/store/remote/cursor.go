@@ -85,7 +85,7 @@ func (c *cursor) inOrder() bool {
 	}
 	now := c.At().Labels
 	if c.any && labels.Compare(c.last, now) > 0 {
-		c.err = store.Errorf(store.KindInternal, "%s sent series %s after %s: its answers will be sorted here from now on; ask again", c.peer.config.Name, now, c.last)
+		c.err = store.Errorf(store.KindInternal, "%s sent series %.500s after %.500s: its answers will be sorted here from now on; ask again", c.peer.config.Name, now, c.last)
 		if !c.peer.unordered.Swap(true) {
 			level.Warn(c.peer.config.Logger).Log("msg", "a store sends series out of order; its answers are held and sorted here from now on", "store", c.peer.config.Name, "series", now, "after", c.last)
 		}

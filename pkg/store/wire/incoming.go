@@ -167,13 +167,13 @@ func (in *Incoming) decodeSeries(b []byte) error {
 				return err
 			}
 			if len(name) == 0 {
-				return fmt.Errorf("label with value %q has no name", value)
+				return fmt.Errorf("label with value %.200q has no name", value)
 			}
 			if len(name) > labelBytesMax || len(value) > labelBytesMax {
 				return errLabelTooLong
 			}
 			if bytes.Compare(last, name) >= 0 {
-				return fmt.Errorf("label %q comes after label %q, want labels sorted by name", name, last)
+				return fmt.Errorf("label %.200q comes after label %.200q, want labels sorted by name", name, last)
 			}
 			last = name
 			if len(value) > 0 { // a label without a value is an absent label
@@ -182,7 +182,7 @@ func (in *Incoming) decodeSeries(b []byte) error {
 		case num == 2 && !in.SkipChunks:
 			c, err := in.decodeChunk(v)
 			if err != nil {
-				return fmt.Errorf("chunk %d of series %s: %w", in.chunksOfLast()+1, in.scratch.Labels(), err)
+				return fmt.Errorf("chunk %d of series %.500s: %w", in.chunksOfLast()+1, in.scratch.Labels(), err)
 			}
 			in.chunks = append(in.chunks, c)
 		}

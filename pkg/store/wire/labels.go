@@ -56,7 +56,7 @@ func DecodeLabels(ms []*labelpb.Label) (labels.Labels, error) {
 	b := labels.NewScratchBuilder(len(ms))
 	for _, m := range ms {
 		if m.GetName() == "" {
-			return labels.EmptyLabels(), fmt.Errorf("label with value %q has no name", m.GetValue())
+			return labels.EmptyLabels(), fmt.Errorf("label with value %.200q has no name", m.GetValue())
 		}
 		if len(m.GetName()) > labelBytesMax || len(m.GetValue()) > labelBytesMax {
 			return labels.EmptyLabels(), errLabelTooLong
@@ -68,7 +68,7 @@ func DecodeLabels(ms []*labelpb.Label) (labels.Labels, error) {
 	b.Sort()
 	ls := b.Labels()
 	if name, dup := ls.HasDuplicateLabelNames(); dup {
-		return labels.EmptyLabels(), fmt.Errorf("label %q is there twice in %s", name, ls)
+		return labels.EmptyLabels(), fmt.Errorf("label %.200q is there twice in %.500s", name, ls)
 	}
 	return ls, nil
 }

@@ -173,7 +173,7 @@ func (m *measure) series(ls labels.Labels, chunks []store.Chunk) (int, error) {
 	for i := range chunks {
 		n, err := m.chunk(&chunks[i])
 		if err != nil {
-			return 0, fmt.Errorf("encode %s: %w", ls, err)
+			return 0, fmt.Errorf("encode %.500s: %w", ls, err)
 		}
 		m.sizes = append(m.sizes, n)
 		size += 1 + protowire.SizeBytes(n)
