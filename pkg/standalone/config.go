@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/koios-metrics/koios/pkg/query"
+	"github.com/koios-metrics/koios/pkg/query/api"
 	"github.com/koios-metrics/koios/pkg/serve"
 )
 
@@ -18,6 +20,12 @@ const (
 	DefaultSelfInterval  = 5 * time.Second
 	DefaultShipInterval  = 30 * time.Second
 	DefaultSyncInterval  = time.Minute
+
+	// DefaultMemoryBytesMax is 1 GiB: a small machine can give it, and it holds the chunks of some hundred
+	// thousand series for a day.
+	DefaultMemoryBytesMax = 1 << 30
+
+	defaultFirstLook = 10 * time.Second
 )
 
 // Config says what a Standalone scrapes, where it keeps it and where it answers. Zero durations and an
@@ -40,6 +48,14 @@ type Config struct {
 	// the bucket.
 	ShipInterval, SyncInterval time.Duration
 
+	// MemoryBytesMax bounds the memory in bytes that all queries together hold for series and chunks, and
+	// that all reads from the bucket hold. A query past it is refused.
+	MemoryBytesMax int64
+
+	// Query and API say how queries are evaluated and answered. Their bound of memory is MemoryBytesMax.
+	Query query.Config
+	API   api.Config
+
 	// HTTP and GRPC are where queries and StoreAPI are served.
 	HTTP serve.HTTPConfig
 	GRPC serve.GRPCConfig
@@ -47,6 +63,10 @@ type Config struct {
 	// Greeting is where the first words to a person at a terminal go: what to open and what to try. Nil
 	// is nowhere.
 	Greeting io.Writer
+
+	// firstLook bounds how long readiness waits for the first look into the bucket. A bucket that takes
+	// longer is waited for in the background, and answers say that its data is missing.
+	firstLook time.Duration
 }
 
 // Validate fills in the defaults and explains contradictions.
@@ -64,6 +84,7 @@ func (c *Config) Validate() error {
 		{"interval of scraping itself", &c.SelfInterval, DefaultSelfInterval},
 		{"interval of shipping", &c.ShipInterval, DefaultShipInterval},
 		{"interval of looking into the bucket", &c.SyncInterval, DefaultSyncInterval},
+		{"wait for the bucket", &c.firstLook, defaultFirstLook},
 	} {
 		if *d.d == 0 {
 			*d.d = d.def
@@ -71,6 +92,12 @@ func (c *Config) Validate() error {
 		if *d.d < time.Millisecond {
 			return fmt.Errorf("the %s is %v, must be positive", d.name, *d.d)
 		}
+	}
+	if c.MemoryBytesMax == 0 {
+		c.MemoryBytesMax = DefaultMemoryBytesMax
+	}
+	if c.MemoryBytesMax < 0 {
+		return fmt.Errorf("the memory of queries is %d bytes, must be positive", c.MemoryBytesMax)
 	}
 	if c.ScrapeFile == "" && c.HTTP.WebConfigFile != "" {
 		return errors.New("with a web configuration (--http.config), scraping oneself would need its certificates and users: say how in a scrape configuration (--config.file)")

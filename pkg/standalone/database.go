@@ -1,7 +1,6 @@
 package standalone
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -22,14 +21,18 @@ import (
 
 // databaseConfig says how the TSDB is kept.
 type databaseConfig struct {
-	// dir is its folder; asideDir is where unreadable blocks are moved; shipperFile names what was shipped.
-	dir, asideDir, shipperFile string
+	// dir is its folder; asideDir is where unreadable blocks are moved.
+	dir, asideDir string
 	// block is the time that a block covers.
 	block time.Duration
-	// retention is how long blocks stay after they were shipped.
+	// retention is how long blocks stay although they are served from the bucket.
 	retention time.Duration
 	// outOfOrder is how old, in ms, a sample may be against the newest of its series.
 	outOfOrder int64
+	// reload is the time between two looks at which blocks may leave; less than 1 s is 1 s.
+	reload time.Duration
+	// served tells which blocks are answered from the bucket already.
+	served func() map[ulid.ULID]bool
 }
 
 // openDatabase opens the TSDB, after it has moved aside the blocks that can't be read.
@@ -44,8 +47,9 @@ func openDatabase(c databaseConfig, logger log.Logger, reg prometheus.Registerer
 	opts.RetentionDuration = c.retention.Milliseconds()
 	opts.OutOfOrderTimeWindow = c.outOfOrder
 	opts.WALCompression = compression.Snappy
+	opts.BlockReloadInterval = c.reload
 	opts.BlocksToDelete = func(blocks []*tsdb.Block) map[ulid.ULID]struct{} {
-		return deletable(blocks, c.retention.Milliseconds(), shipped(c.shipperFile))
+		return deletable(blocks, c.retention.Milliseconds(), c.served())
 	}
 	db, err := tsdb.Open(c.dir, logging.Slog(log.With(logger, "component", "tsdb")), reg, opts, nil)
 	if err != nil {
@@ -54,9 +58,9 @@ func openDatabase(c databaseConfig, logger log.Logger, reg prometheus.Registerer
 	return db, nil
 }
 
-// deletable returns the blocks that may leave: those that were shipped and end longer than the retention
-// (in ms) before the newest one. A block that was not shipped stays, however old it is.
-func deletable(blocks []*tsdb.Block, retention int64, shipped map[ulid.ULID]bool) map[ulid.ULID]struct{} {
+// deletable returns the blocks that may leave: those that are served from the bucket and end longer than the
+// retention (in ms) before the newest one. A block that is not served there stays, however old it is.
+func deletable(blocks []*tsdb.Block, retention int64, served map[ulid.ULID]bool) map[ulid.ULID]struct{} {
 	var newest int64
 	for _, b := range blocks {
 		newest = max(newest, b.MaxTime())
@@ -65,28 +69,9 @@ func deletable(blocks []*tsdb.Block, retention int64, shipped map[ulid.ULID]bool
 	for _, b := range blocks {
 		m := b.Meta()
 		replaced := m.Compaction.Deletable
-		if replaced || (shipped[m.ULID] && newest-m.MaxTime >= retention) {
+		if replaced || (served[m.ULID] && newest-m.MaxTime >= retention) {
 			ids[m.ULID] = struct{}{}
 		}
-	}
-	return ids
-}
-
-// shipped reads the shipper's file. One that is not there or not readable names no block, and so none goes.
-func shipped(file string) map[ulid.ULID]bool {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil
-	}
-	var f struct {
-		Uploaded []ulid.ULID `json:"uploaded"`
-	}
-	if json.Unmarshal(b, &f) != nil {
-		return nil
-	}
-	ids := map[ulid.ULID]bool{}
-	for _, id := range f.Uploaded {
-		ids[id] = true
 	}
 	return ids
 }

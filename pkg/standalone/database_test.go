@@ -2,7 +2,6 @@ package standalone
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/logging"
 )
+
+func nobody() map[ulid.ULID]bool { return nil }
 
 // writeBlock writes a block with one sample each minute of the span that starts at from.
 func writeBlock(t *testing.T, dir string, from time.Time, span time.Duration) ulid.ULID {
@@ -42,19 +43,24 @@ func writeBlock(t *testing.T, dir string, from time.Time, span time.Duration) ul
 	return id
 }
 
-// A block that was not shipped never leaves the TSDB, however old it is. One that was leaves when its time
-// is over.
-func TestBlocksLeaveOnlyWhenShipped(t *testing.T) {
+// A block that the bucket does not serve never leaves the TSDB, however old it is. One that it serves leaves
+// when its time is over.
+func TestBlocksLeaveOnlyWhenServed(t *testing.T) {
 	dir := t.TempDir()
 	start := time.Now().Truncate(2 * time.Hour).Add(-24 * time.Hour)
 	var ids []ulid.ULID
 	for i := range 3 {
 		ids = append(ids, writeBlock(t, dir, start.Add(time.Duration(i)*2*time.Hour), 2*time.Hour))
 	}
-	shipperFile := filepath.Join(dir, "shipped.json")
-	open := func() int {
+	open := func(served ...ulid.ULID) int {
 		t.Helper()
-		db, err := openDatabase(databaseConfig{dir: dir, shipperFile: shipperFile, block: 2 * time.Hour, retention: time.Hour}, log.NewNopLogger(), nil)
+		db, err := openDatabase(databaseConfig{dir: dir, block: 2 * time.Hour, retention: time.Hour, served: func() map[ulid.ULID]bool {
+			m := map[ulid.ULID]bool{}
+			for _, id := range served {
+				m[id] = true
+			}
+			return m
+		}}, log.NewNopLogger(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,23 +68,14 @@ func TestBlocksLeaveOnlyWhenShipped(t *testing.T) {
 		return len(db.Blocks())
 	}
 	if n := open(); n != 3 {
-		t.Fatalf("%d blocks are left before any was shipped, want 3", n)
+		t.Fatalf("%d blocks are left while the bucket serves none, want 3", n)
 	}
-	if err := os.WriteFile(shipperFile, []byte("no JSON"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n := open(); n != 3 {
-		t.Fatalf("%d blocks are left with an unreadable shipper file, want 3", n)
-	}
-	// The last one is shipped too but within the retention.
-	if err := os.WriteFile(shipperFile, fmt.Appendf(nil, `{"version":1,"uploaded":[%q,%q]}`, ids[0], ids[2]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if n := open(); n != 2 {
-		t.Fatalf("%d blocks are left after two were shipped, one of them lately; want 2", n)
+	// The last one is served too but within the retention.
+	if n := open(ids[0], ids[2]); n != 2 {
+		t.Fatalf("%d blocks are left after two were served, one of them lately; want 2", n)
 	}
 	if _, err := os.Stat(filepath.Join(dir, ids[0].String())); !os.IsNotExist(err) {
-		t.Errorf("the shipped block is still there: %v", err)
+		t.Errorf("the block that is served from the bucket is still there: %v", err)
 	}
 }
 
@@ -92,7 +89,7 @@ func TestUnreadableBlockIsSetAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	var logged bytes.Buffer
-	db, err := openDatabase(databaseConfig{dir: dir, asideDir: aside, block: 2 * time.Hour}, log.NewLogfmtLogger(&logged), nil)
+	db, err := openDatabase(databaseConfig{dir: dir, asideDir: aside, block: 2 * time.Hour, served: nobody}, log.NewLogfmtLogger(&logged), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +110,7 @@ func TestUnreadableBlockIsSetAside(t *testing.T) {
 
 // The same folder can't be open twice; the message says what may be wrong.
 func TestFolderInUse(t *testing.T) {
-	c := databaseConfig{dir: t.TempDir(), block: 2 * time.Hour, retention: math.MaxInt64}
+	c := databaseConfig{dir: t.TempDir(), block: 2 * time.Hour, retention: math.MaxInt64, served: nobody}
 	db, err := openDatabase(c, log.NewNopLogger(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/model/labels"
 	"go.yaml.in/yaml/v2"
@@ -76,12 +78,12 @@ func parseScrapeFile(content []byte, dir string, logger log.Logger) (*config.Con
 }
 
 // selfScrape is the configuration that is used when none is given: Koios scrapes its own metrics page.
-func selfScrape(httpAddr string, interval string) (*config.Config, error) {
+func selfScrape(httpAddr string, interval time.Duration) (*config.Config, error) {
 	target, err := reachable(httpAddr)
 	if err != nil {
 		return nil, err
 	}
-	yaml := fmt.Sprintf("global:\n  scrape_interval: %s\nscrape_configs:\n- job_name: %s\n  static_configs:\n  - targets: [%q]\n", interval, selfJob, target)
+	yaml := fmt.Sprintf("global:\n  scrape_interval: %s\n  scrape_timeout: %[1]s\nscrape_configs:\n- job_name: %[2]s\n  static_configs:\n  - targets: [%[3]q]\n", model.Duration(interval), selfJob, target)
 	cfg, err := config.Load(yaml, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, fmt.Errorf("BUG: the built-in scrape configuration is refused: %w", err)
@@ -173,4 +175,12 @@ func checkDiscovery(content []byte) error {
 		}
 	}
 	return nil
+}
+
+// outOfOrder returns how old, in ms, a sample may be against the newest of its series.
+func outOfOrder(cfg *config.Config) int64 {
+	if c := cfg.StorageConfig.TSDBConfig; c != nil {
+		return c.OutOfOrderTimeWindow
+	}
+	return 0
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/prometheus/config"
@@ -91,7 +92,7 @@ func TestSelfScrape(t *testing.T) {
 		"127.0.0.1:10902": "127.0.0.1:10902",
 		"example.com:80":  "example.com:80",
 	} {
-		cfg, err := selfScrape(addr, "5s")
+		cfg, err := selfScrape(addr, 5*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +103,7 @@ func TestSelfScrape(t *testing.T) {
 			t.Errorf("external labels %s", got)
 		}
 	}
-	if _, err := selfScrape("10902", "5s"); err == nil {
+	if _, err := selfScrape("10902", 5*time.Second); err == nil {
 		t.Error("an address without a port is taken")
 	}
 }

@@ -64,7 +64,7 @@ scrape_configs:
 - {job_name: filed, file_sd_configs: [{files: [targets.json]}]}
 `, job, host)
 	}
-	db, err := openDatabase(databaseConfig{dir: filepath.Join(dir, "tsdb"), block: 2 * time.Hour}, log.NewNopLogger(), nil)
+	db, err := openDatabase(databaseConfig{dir: filepath.Join(dir, "tsdb"), block: 2 * time.Hour, served: nobody}, log.NewNopLogger(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
