@@ -97,6 +97,15 @@ type Keeper interface {
 	Keep() *Series
 }
 
+// Looker is a Cursor that knows something of the series after the current one without moving to it.
+type Looker interface {
+	Cursor
+	// Extended tells whether the next series has all labels of the current one, as stored, and right
+	// after them one whose name sorts before name. A yes that turns out wrong costs a copy; a no must be
+	// true. It is called before the next Next.
+	Extended(name string) bool
+}
+
 // Keep returns the current series so that it outlives the next move of its cursor.
 func Keep(c Cursor) *Series {
 	if k, ok := c.(Keeper); ok {
@@ -107,6 +116,11 @@ func Keep(c Cursor) *Series {
 
 // Keep implements Keeper.
 func (c *SliceCursor) Keep() *Series { return c.series[c.at] }
+
+// Extended implements Looker.
+func (c *SliceCursor) Extended(name string) bool {
+	return c.at+1 < len(c.series) && ExtendsBefore(c.series[c.at].Labels, c.series[c.at+1].Labels, name)
+}
 
 // Keep implements Keeper.
 func (l *limited) Keep() *Series { return Keep(l.Cursor) }

@@ -79,10 +79,16 @@ type Gap struct {
 	Err              error
 }
 
+// gapLabelSetsMax is how many label sets the text of a gap names: a store gateway can have thousands.
+const gapLabelSetsMax = 5
+
 // Error names the labels and the time of the hole, and its cause.
 func (g *Gap) Error() string {
 	of := "labels unknown"
-	if len(g.LabelSets) > 0 {
+	switch n := len(g.LabelSets); {
+	case n > gapLabelSetsMax:
+		of = fmt.Sprintf("%v and %d more", g.LabelSets[:gapLabelSetsMax], n-gapLabelSetsMax)
+	case n > 0:
 		of = fmt.Sprint(g.LabelSets)
 	}
 	return fmt.Sprintf("data of %s (%s) between %s and %s may be missing: %v", g.Store, of, FormatTime(g.MinTime), FormatTime(g.MaxTime), g.Err)

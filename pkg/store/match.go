@@ -48,7 +48,32 @@ func Without(ls labels.Labels, names []string) labels.Labels {
 
 // HasAny tells whether ls has one of the named labels.
 func HasAny(ls labels.Labels, names []string) bool {
-	return slices.ContainsFunc(names, ls.Has)
+	for _, n := range names {
+		if ls.Has(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// ExtendsBefore tells whether next has all labels of ls and right after them one whose name sorts before
+// name: such a series moves in front of ls when a label of that name is merged into both.
+func ExtendsBefore(ls, next labels.Labels, name string) bool {
+	n := ls.Len()
+	if next.Len() <= n {
+		return false
+	}
+	i, same, before := 0, true, false
+	next.Range(func(l labels.Label) {
+		switch {
+		case i < n:
+			same = same && ls.Get(l.Name) == l.Value
+		case i == n:
+			before = l.Name < name
+		}
+		i++
+	})
+	return same && before
 }
 
 // Overlaps tells whether two closed time ranges in ms meet.

@@ -25,7 +25,8 @@ type RelabelOptions struct {
 // Inserting constant labels moves a series only behind those that extend it: where {a} comes before
 // {a,b}, {a,r} comes after {a,b,r}. So a series is held while its successors extend it by a label that
 // sorts before the greatest inserted one; what is held forms a stack, each element a prefix of the next,
-// no deeper than a series has labels. Any other series passes through as it is lent.
+// no deeper than a series has labels. Any other series passes through as it is lent, if the cursor can tell
+// what comes next (see Looker).
 //
 // Where the proof of MayClash turns out wrong, the rest is held and sorted; if even that comes too late for
 // what was handed out before, the cursor ends with an error.
@@ -35,6 +36,7 @@ func Relabel(cur Cursor, opt RelabelOptions) Cursor {
 		return cur
 	}
 	r := &relabeler{in: cur, opt: opt, scratch: labels.NewScratchBuilder(16)}
+	r.look, _ = cur.(Looker)
 	ext.Range(func(l labels.Label) {
 		if l.Value == "" {
 			return
@@ -48,18 +50,19 @@ func Relabel(cur Cursor, opt RelabelOptions) Cursor {
 }
 
 type relabeler struct {
-	in  Cursor
-	opt RelabelOptions
+	in   Cursor
+	look Looker // in, if it is one
+	opt  RelabelOptions
 
 	external []labels.Label // what is merged in, sorted by name
 	greatest string         // the greatest name of external
 	clashing []string       // stored labels of these names break the order
 	scratch  labels.ScratchBuilder
 
-	pending *Series // the series that the input is at and that is not handed out yet; stored labels
-	ended   bool    // the input has no more
-	stack   []held
-	sorting bool // the rest is in sorted
+	pending *Series   // the series that the input is at and that is not handed out yet; stored labels
+	ended   bool      // the input has no more
+	stack   []*Series // kept back, with stored labels; each extends the one below
+	sorting bool      // the rest is in sorted
 
 	sorted   []*Series
 	reserved int64
@@ -69,12 +72,6 @@ type relabeler struct {
 
 	err    error
 	closed bool
-}
-
-// held is a series kept back, with its stored labels spelled out for comparing.
-type held struct {
-	series *Series
-	stored []labels.Label
 }
 
 func (r *relabeler) Next() bool {
@@ -94,71 +91,42 @@ func (r *relabeler) Next() bool {
 				}
 			} else {
 				r.ended = true
-				r.err = r.in.Err()
 			}
 		}
-		if n := len(r.stack); n > 0 && (r.ended || !r.staysBefore(r.stack[n-1].stored, r.pending.Labels)) {
-			top := r.stack[n-1].series
-			r.stack[n-1].series = nil
+		if n := len(r.stack); n > 0 && (r.ended || !ExtendsBefore(r.stack[n-1].Labels, r.pending.Labels, r.greatest)) {
+			top := r.stack[n-1]
+			r.stack[n-1] = nil
 			r.stack = r.stack[:n-1]
 			return r.handOut(top)
 		}
 		if r.ended {
+			r.err = r.in.Err()
 			return false
 		}
-		if !r.mayBeExtended(r.pending.Labels) {
+		if !r.mayBeExtended() {
 			s := r.pending
 			r.pending = nil
 			return r.handOut(s)
 		}
-		r.push()
+		r.stack = append(r.stack, Keep(r.in))
+		r.pending = nil
 	}
 	return r.nextSorted()
 }
 
-// mayBeExtended tells whether a series with a label more could come before ls in the final order.
-func (r *relabeler) mayBeExtended(ls labels.Labels) bool {
+// mayBeExtended tells whether a series with more labels than the pending one could come next, and before
+// it in the final order.
+func (r *relabeler) mayBeExtended() bool {
 	last := ""
-	ls.Range(func(l labels.Label) { last = l.Name })
-	return last < r.greatest
-}
-
-// staysBefore tells whether next extends held by a label that puts it before held in the final order.
-func (r *relabeler) staysBefore(held []labels.Label, next labels.Labels) bool {
-	if next.Len() <= len(held) {
+	r.pending.Labels.Range(func(l labels.Label) { last = l.Name })
+	if last >= r.greatest {
 		return false
 	}
-	i, before := 0, false
-	next.Range(func(l labels.Label) {
-		switch {
-		case i < len(held) && l == held[i]:
-		case i == len(held):
-			before = l.Name < r.greatest
-		case i < len(held):
-			i = len(held) // differs: no later position counts
-		}
-		i++
-	})
-	return before
+	return r.look == nil || r.look.Extended(r.greatest)
 }
 
-func (r *relabeler) push() {
-	if n := len(r.stack); n < cap(r.stack) {
-		r.stack = r.stack[:n+1]
-	} else {
-		r.stack = append(r.stack, held{})
-	}
-	top := &r.stack[len(r.stack)-1]
-	top.series = Keep(r.in)
-	top.stored = top.stored[:0]
-	top.series.Labels.Range(func(l labels.Label) { top.stored = append(top.stored, l) })
-	r.pending = nil
-}
-
+// handOut makes a stored series the current one.
 func (r *relabeler) handOut(s *Series) bool {
-	if r.err != nil {
-		return false
-	}
 	r.out = Series{Labels: r.final(s.Labels), Chunks: s.Chunks}
 	r.last = r.out.Labels
 	return true
@@ -190,8 +158,8 @@ func (r *relabeler) final(stored labels.Labels) labels.Labels {
 // sortRest takes everything that was not handed out yet and sorts it by final labels.
 func (r *relabeler) sortRest() {
 	r.sorting = true
-	for _, h := range r.stack {
-		r.take(h.series)
+	for _, s := range r.stack {
+		r.take(s)
 	}
 	r.stack = nil
 	if r.pending != nil {
@@ -206,7 +174,7 @@ func (r *relabeler) sortRest() {
 	}
 	slices.SortStableFunc(r.sorted, func(a, b *Series) int { return labels.Compare(a.Labels, b.Labels) })
 	if len(r.sorted) > 0 && labels.Compare(r.sorted[0].Labels, r.last) < 0 {
-		r.err = Errorf(KindInternal, "series %s turned up after %s: a stored label is named like one of %v, and the labels known beforehand did not say so; ask again", r.sorted[0].Labels, r.last, r.clashing)
+		r.err = Errorf(KindUnavailable, "series %s turned up after %s: a stored label is named like one of %v, and the labels known beforehand did not say so; ask again", r.sorted[0].Labels, r.last, r.clashing)
 	}
 }
 

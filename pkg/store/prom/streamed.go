@@ -234,6 +234,31 @@ func (s *streamed) continues() bool {
 	return err == nil && labels.Equal(ls, s.out.Labels) // begin tells the error
 }
 
+// Extended implements store.Looker.
+func (s *streamed) Extended(name string) bool {
+	if !s.readAhead() {
+		return false
+	}
+	i, n, ext := 0, s.out.Labels.Len(), 0
+	for _, l := range s.ahead.labels {
+		ln, value := text(l.name), text(l.value)
+		for ext < len(s.external) && s.external[ext].Name < ln {
+			ext++
+		}
+		if value == "" || ext < len(s.external) && s.external[ext].Name == ln && s.external[ext].Value == value {
+			continue
+		}
+		if i == n {
+			return ln < name
+		}
+		if s.out.Labels.Get(ln) != value {
+			return false
+		}
+		i++
+	}
+	return false
+}
+
 // inOrder sorts the chunks if they are not in order already.
 func (s *streamed) inOrder() {
 	cs := s.out.Chunks

@@ -22,6 +22,8 @@ type cursor struct {
 
 	it     chunks.Iterator
 	out    store.Series
+	ahead  bool // set stands on the next series already
+	more   bool // …if there is one
 	err    error
 	closed bool
 }
@@ -35,12 +37,13 @@ func (c *cursor) Next() bool {
 			c.fail(nil)
 			return false
 		}
-		if !c.set.Next() {
+		if !c.look() {
 			if err := c.set.Err(); err != nil {
 				c.fail(err)
 			}
 			return false
 		}
+		c.ahead = false
 		sr := c.set.At()
 		c.out.Labels = sr.Labels()
 		if c.skipChunks {
@@ -54,6 +57,20 @@ func (c *cursor) Next() bool {
 			return true
 		}
 	}
+}
+
+// look makes sure that the set stands on the next series; false if there is none. The chunks of the
+// current one stay valid: they are mapped or copied until the querier is closed.
+func (c *cursor) look() bool {
+	if !c.ahead {
+		c.ahead, c.more = true, c.set.Next()
+	}
+	return c.more
+}
+
+// Extended implements store.Looker.
+func (c *cursor) Extended(name string) bool {
+	return c.look() && store.ExtendsBefore(c.out.Labels, c.set.At().Labels(), name)
 }
 
 func (c *cursor) readChunks(sr storage.ChunkSeries) error {
