@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/go-kit/log/level"
@@ -22,8 +23,10 @@ type cursor struct {
 	stream grpc.ClientStream
 	abort  bool
 
-	// ordered is true when the order of series is checked; false when somebody above sorts them.
-	ordered bool
+	// checked is true when the series are handed out as they come, in the order that they ought to have;
+	// false when somebody above puts them right.
+	checked bool
+	without []string // the replica labels that ought to be gone
 	last    labels.Labels
 	any     bool // last is set
 
@@ -50,7 +53,7 @@ func (c *cursor) Next() bool {
 		}
 	}
 	c.at++
-	if !c.inOrder() {
+	if c.checked && !c.check() {
 		c.ended = true
 		return false
 	}
@@ -77,22 +80,28 @@ func (c *cursor) receive() bool {
 	return true
 }
 
-// inOrder checks the current series against the one before. A peer that is caught is not trusted again:
-// what was handed out can't be taken back, but from the next request on its answers are sorted here.
-func (c *cursor) inOrder() bool {
-	if !c.ordered {
-		return true
-	}
+// check looks at the current series and at the one before. A peer that is caught is not trusted again:
+// what was handed out can't be taken back, but from the next request on its answers are put right here.
+func (c *cursor) check() bool {
 	now := c.At().Labels
-	if c.any && labels.Compare(c.last, now) > 0 {
-		c.err = store.Errorf(store.KindInternal, "%s sent series %.500s after %.500s: its answers will be sorted here from now on; ask again", c.peer.config.Name, now, c.last)
-		if !c.peer.unordered.Swap(true) {
-			level.Warn(c.peer.config.Logger).Log("msg", "a store sends series out of order; its answers are held and sorted here from now on", "store", c.peer.config.Name, "series", now, "after", c.last)
-		}
-		return false
+	switch {
+	case store.HasAny(now, c.without):
+		return c.caught("sent series %.500s, which still has one of the replica labels %v", now, c.without)
+	case c.any && labels.Compare(c.last, now) > 0:
+		return c.caught("sent series %.500s after %.500s", now, c.last)
 	}
 	c.last, c.any = now, true
 	return true
+}
+
+// caught ends the cursor, says how the peer broke its word, and remembers it.
+func (c *cursor) caught(format string, args ...any) bool {
+	what := fmt.Sprintf(format, args...)
+	c.err = store.Errorf(store.KindInternal, "%s %s: its answers will be sorted here from now on; ask again", c.peer.config.Name, what)
+	if !c.peer.unordered.Swap(true) {
+		level.Warn(c.peer.config.Logger).Log("msg", "a store does not keep the order of series; its answers are held and sorted here from now on", "store", c.peer.config.Name, "it", what)
+	}
+	return false
 }
 
 func (c *cursor) At() *store.Series        { return &c.frame.Series()[c.at] }

@@ -212,8 +212,23 @@ func TestUnordered(t *testing.T) {
 	if d := cmp.Diff([]string{`{a="1"}`, `{a="2"}`, `{a="3"}`, `{a="4"}`}, got); d != "" || err != nil {
 		t.Errorf("error %v (-want +got)\n%s", err, d)
 	}
-	if n := strings.Count(logged.String(), "out of order"); n != 1 {
+	if n := strings.Count(logged.String(), "does not keep the order"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, logged.String())
+	}
+}
+
+// A peer that breaks its word on replica labels is caught likewise.
+func TestReplicaLabelsLeftIn(t *testing.T) {
+	peer := &script{frames: []*storepb.SeriesResponse{frame("a", "1", "b", "1"), frame("a", "1", "r", "1")}}
+	st := full(t, remote.New(connect(t, peer), remote.Config{Name: "peer"}))
+	req := &store.SeriesRequest{WithoutReplicaLabels: []string{"r"}}
+	_, _, err := ask(t, st, req)
+	if want := `peer sent series {a="1", r="1"}, which still has one of the replica labels [r]`; err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
+	}
+	got, _, err := ask(t, st, req)
+	if d := cmp.Diff([]string{`{a="1"}`, `{a="1", b="1"}`}, got); d != "" || err != nil {
+		t.Errorf("error %v (-want +got)\n%s", err, d)
 	}
 }
 

@@ -33,14 +33,13 @@ func TestConformance(t *testing.T) {
 		{"peer without replica labels", true, false, 0},
 		{"peer without sharding", false, true, 0},
 		{"peer that can do nothing", false, false, 64},
+		{"peer that forgets when asked for labels", true, true, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			storetest.Run(t, func(t testing.TB, data storetest.Data) store.Store {
 				under := storetest.New(data)
 				var srv storepb.StoreServer = server.New(under, server.Config{}, log.NewNopLogger(), prometheus.NewRegistry())
-				if !c.replicas || !c.sharding {
-					srv = &deaf{StoreServer: srv, sharding: c.sharding, replicas: c.replicas}
-				}
+				srv = &deaf{StoreServer: srv, sharding: c.sharding, replicas: c.replicas, forgets: c.batch == 1}
 				st := remote.New(connect(t, srv), remote.Config{Name: "peer"})
 				info := server.InfoOf("store", under.Describe())
 				info.Store.SupportsSharding, info.Store.SupportsWithoutReplicaLabels = c.sharding, c.replicas
@@ -57,13 +56,15 @@ func TestConformance(t *testing.T) {
 type deaf struct {
 	storepb.StoreServer
 	sharding, replicas bool
+	// forgets is true of a peer that knows the fields and ignores them when it is asked for labels only.
+	forgets bool
 }
 
 func (d *deaf) Series(m *storepb.SeriesRequest, stream storepb.Store_SeriesServer) error {
-	if !d.sharding {
+	if !d.sharding || d.forgets && m.SkipChunks {
 		m.ShardInfo = nil
 	}
-	if !d.replicas {
+	if !d.replicas || d.forgets && m.SkipChunks {
 		m.WithoutReplicaLabels = nil
 	}
 	return d.StoreServer.Series(m, stream)

@@ -12,7 +12,6 @@ import (
 // It holds the whole answer, charged to a budget.
 type sorted struct {
 	in     *cursor
-	drop   []string
 	budget *store.Budget
 
 	filled   bool
@@ -48,7 +47,7 @@ func (s *sorted) fill() {
 	for s.in.Next() {
 		// The size of what was lent is that of a copy, so it can be refused before it is made.
 		lent := s.in.At()
-		lent.Labels = store.Without(lent.Labels, s.drop)
+		lent.Labels = store.Without(lent.Labels, s.in.without)
 		n := lent.Size()
 		if s.err = s.budget.Reserve(n); s.err != nil {
 			s.series = nil

@@ -1,10 +1,10 @@
 // Package remote is a Store at the other end of a gRPC connection: a sidecar, a store gateway, a querier,
 // of Koios or of Thanos.
 //
-// What a peer sends is checked before it is believed: the labels and chunks of every frame, and the order
-// of the series. Peers that say they can remove replica labels also sort by what remains, so their
-// answers stream. The answers of other, older ones are held and sorted here, within a Budget; so are those
-// of a peer that was caught out of order.
+// What a peer sends is checked before it is believed: the labels and chunks of every frame, the order of
+// the series, and that replica labels are gone. Peers that say they can remove replica labels also sort by
+// what remains, so their answers stream. The answers of other, older ones are held and sorted here, within
+// a Budget; so are those of a peer that was caught breaking its word.
 package remote
 
 import (
@@ -31,7 +31,7 @@ type Config struct {
 	Name string
 	// Budget is charged with the answers that are held for sorting; nil is no bound. Peers may share one.
 	Budget *store.Budget
-	// Logger is told once when the peer is caught out of order. Nil is silence.
+	// Logger is told once when the peer is caught breaking its word. Nil is silence.
 	Logger log.Logger
 }
 
@@ -75,8 +75,8 @@ func (s *Store) SetInfo(info *infopb.InfoResponse) error {
 // Describe implements store.Store.
 func (s *Store) Describe() store.Description { return s.peer.Load().description }
 
-// Unordered tells whether the peer was caught sending series out of order, so that its answers are
-// sorted here since.
+// Unordered tells whether the peer was caught sending series out of order or with replica labels, so that
+// its answers are sorted here since.
 func (s *Store) Unordered() bool { return s.unordered.Load() }
 
 // Series implements store.Store. No goroutine of ours waits for frames: they are received as the cursor
@@ -84,12 +84,11 @@ func (s *Store) Unordered() bool { return s.unordered.Load() }
 func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
 	p := s.peer.Load()
 	ask := *req
-	stripHere := !p.withoutReplicaLabels && len(req.WithoutReplicaLabels) > 0
-	if stripHere {
+	if !p.withoutReplicaLabels {
 		ask.WithoutReplicaLabels = nil
 	}
-	shardHere := !p.sharding && req.Shard != nil && req.Shard.Total >= 1
-	if shardHere {
+	sharded := req.Shard != nil && req.Shard.Total >= 1
+	if sharded && !p.sharding {
 		// A limit counts what is left after choosing.
 		ask.Shard, ask.Limit = nil, 0
 	}
@@ -112,19 +111,18 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return nil, err
 	}
 
-	in := &cursor{ctx: ctx, cancel: cancel, peer: s, stream: stream, abort: req.PartialResponse == store.Abort}
+	in := &cursor{ctx: ctx, cancel: cancel, peer: s, stream: stream, abort: req.PartialResponse == store.Abort, without: req.WithoutReplicaLabels}
 	in.frame.SkipChunks = req.SkipChunks
 	var cur store.Cursor = in
-	if p.withoutReplicaLabels && !s.unordered.Load() {
-		in.ordered = true
+	// Asked for labels only, Thanos's sidecar leaves replica labels in where they are stored.
+	if forgets := req.SkipChunks && len(req.WithoutReplicaLabels) > 0; p.withoutReplicaLabels && !forgets && !s.unordered.Load() {
+		in.checked = true
 	} else {
-		var drop []string
-		if stripHere {
-			drop = req.WithoutReplicaLabels
-		}
-		cur = &sorted{in: in, drop: drop, budget: s.config.Budget}
+		cur = &sorted{in: in, budget: s.config.Budget}
 	}
-	if shardHere {
+	if sharded {
+		// Also when the peer has chosen: Thanos's sidecar does not in every mode, and choosing twice is
+		// choosing once.
 		cur = store.Where(cur, func(se *store.Series) bool { return req.Shard.Selects(se.Labels) })
 	}
 	return store.Limit(cur, req.Limit), nil
