@@ -68,6 +68,8 @@ type Request struct {
 	Lookback time.Duration
 	// PerStepStats asks for the number of samples of each step.
 	PerStepStats bool
+	// Analyze asks where the time went; only EngineThanos can tell.
+	Analyze bool
 }
 
 // Result is the answer to a query.
@@ -79,6 +81,8 @@ type Result struct {
 	// Engine is the one that evaluated.
 	Engine  string
 	Fetched Fetched
+	// Analysis is nil when it was not asked for, or the engine has none.
+	Analysis *Analysis
 
 	query promql.Query
 }
@@ -93,11 +97,7 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	defer cancel()
 
 	queryable := q.Queryable(req.Options)
-	lookback := req.Lookback
-	if lookback == 0 {
-		lookback = q.cfg.Lookback(req.MaxResolution)
-	}
-	query, engine, err := q.engines.prepare(ctx, queryable, &req, lookback)
+	query, engine, err := q.engines.prepare(ctx, queryable, &req, q.lookback(&req))
 	if err != nil {
 		return nil, err
 	}
@@ -114,12 +114,23 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 		query.Close()
 		return nil, res.Err
 	}
-	return &Result{
+	r := &Result{
 		Value:       res.Value,
 		Annotations: res.Warnings,
 		Stats:       query.Stats(),
 		Engine:      engine,
 		Fetched:     queryable.Fetched(),
 		query:       query,
-	}, nil
+	}
+	if req.Analyze {
+		r.Analysis, _ = analyze(query)
+	}
+	return r, nil
+}
+
+func (q *Querier) lookback(req *Request) time.Duration {
+	if req.Lookback > 0 {
+		return req.Lookback
+	}
+	return q.cfg.Lookback(req.MaxResolution)
 }

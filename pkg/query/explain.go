@@ -1,0 +1,84 @@
+package query
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/thanos-io/promql-engine/engine"
+	"github.com/thanos-io/promql-engine/execution/parse"
+
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// Analysis is where a query spent its time: an operator and those that fed it.
+type Analysis struct {
+	Name          string        `json:"name,omitempty"`
+	ExecutionTime time.Duration `json:"-"`
+	Duration      string        `json:"executionTime,omitempty"`
+	PeakSamples   int64         `json:"peakSamples,omitempty"`
+	TotalSamples  int64         `json:"totalSamples,omitempty"`
+	Children      []Analysis    `json:"children,omitempty"`
+}
+
+// analyze reads the measurements of a query that EngineThanos has run; ok is false for another engine.
+func analyze(q promql.Query) (*Analysis, bool) {
+	e, ok := q.(engine.ExplainableQuery)
+	if !ok {
+		return nil, false
+	}
+	node := e.Analyze()
+	if node == nil {
+		return &Analysis{}, true
+	}
+	a := analysisOf(node)
+	return &a, true
+}
+
+func analysisOf(n *engine.AnalyzeOutputNode) Analysis {
+	a := Analysis{
+		Name:          n.OperatorTelemetry.String(),
+		ExecutionTime: n.OperatorTelemetry.ExecutionTimeTaken(),
+		PeakSamples:   n.PeakSamples(),
+		TotalSamples:  n.TotalSamples(),
+	}
+	a.Duration = a.ExecutionTime.String()
+	for _, c := range n.Children {
+		a.Children = append(a.Children, analysisOf(c))
+	}
+	return a
+}
+
+// Plan is the tree of operators that would evaluate a query.
+type Plan = engine.ExplainOutputNode
+
+// Explain tells how EngineThanos would evaluate a query, without doing it.
+func (q *Querier) Explain(ctx context.Context, req Request) (*Plan, error) {
+	if name := q.engines.named(req.Engine); name != EngineThanos {
+		return nil, store.Errorf(store.KindBadRequest, "explain with engine %s: only engine %s can", name, EngineThanos)
+	}
+	query, _, err := q.engines.prepare(ctx, q.Queryable(req.Options), &req, q.lookback(&req))
+	if err != nil {
+		return nil, err
+	}
+	defer query.Close()
+	e, ok := query.(engine.ExplainableQuery)
+	if !ok {
+		return nil, store.Errorf(store.KindBadRequest, "explain: engine %s does not evaluate this query", EngineThanos)
+	}
+	return e.Explain(), nil
+}
+
+// Parse parses a PromQL expression with the functions that the configuration offers.
+func (q *Querier) Parse(expr string) (parser.Expr, error) {
+	functions := parser.Functions
+	if q.cfg.EnableXFunctions {
+		functions = maps.Clone(functions)
+		maps.Copy(functions, parse.XFunctions)
+	}
+	p := parser.NewParser(expr, parser.WithFunctions(functions))
+	defer p.Close()
+	return p.ParseExpr()
+}
