@@ -34,6 +34,9 @@ const (
 	DefaultSettle        = time.Second
 )
 
+// reloadTimeoutMin bounds a reload when looks are more frequent, as large configurations take their time.
+const reloadTimeoutMin = time.Minute
+
 // configBytesMax bounds a configuration in memory, unpacked. Prometheus's own reads it whole, too.
 const configBytesMax = 64 << 20
 

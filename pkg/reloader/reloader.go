@@ -115,6 +115,9 @@ func (r *Reloader) apply(ctx context.Context, w *fsnotify.Watcher) error {
 		return nil
 	}
 	r.metrics.reloads.Inc()
+	// A Prometheus that hangs must not keep us from the next change for ever.
+	ctx, cancel := context.WithTimeout(ctx, max(r.cfg.WatchInterval, reloadTimeoutMin))
+	defer cancel()
 	if err := r.trigger.Reload(ctx); err != nil {
 		r.metrics.reloadFailures.Inc()
 		r.metrics.lastReloadOK.Set(0)

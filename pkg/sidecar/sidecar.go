@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -88,7 +91,16 @@ func (s *Sidecar) upload(ctx context.Context) error {
 	case <-timeout.C:
 		return fmt.Errorf("prometheus at %s has not told its external labels within --prometheus.ready_timeout of %s, and nothing is uploaded without them: %w", s.deps.Prometheus.URL(), s.cfg.ReadyTimeout, s.known.ready())
 	case <-s.labelsKnown:
+		s.lookAtTSDB()
 		return s.shipper.Run(ctx)
+	}
+}
+
+// lookAtTSDB warns if the directory of blocks is not where Prometheus writes: nothing would ever be uploaded.
+func (s *Sidecar) lookAtTSDB() {
+	// A running Prometheus has a write-ahead log.
+	if _, err := os.Stat(filepath.Join(s.cfg.TSDBPath, "wal")); err != nil {
+		level.Warn(s.logger).Log("msg", "--tsdb.path does not look like the data of a running Prometheus; is it the volume that Prometheus's --storage.tsdb.path is on?", "path", s.cfg.TSDBPath, "err", err)
 	}
 }
 

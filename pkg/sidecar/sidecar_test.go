@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/thanos-io/objstore"
+	"google.golang.org/grpc"
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/store"
@@ -416,6 +417,30 @@ func TestValidate(t *testing.T) {
 	} {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+// Shows the names of the metrics that are there from the first scrape, before Prometheus has answered.
+func TestMetricNames(t *testing.T) {
+	srv := newServer(t, newFake())
+	s := run(t, srv.addr, uploads(t.TempDir(), objstore.NewInMemBucket()))
+	s.Register(grpc.NewServer())
+	fams, err := s.reg.Gather()
+	check(t, err)
+	got := map[string]bool{}
+	for _, f := range fams {
+		got[f.GetName()] = true
+	}
+	for _, want := range []string{
+		"prometheus_store_received_frames",
+		"thanos_shipper_corrupted_blocks_total", "thanos_shipper_dir_sync_failures_total", "thanos_shipper_dir_syncs_total",
+		"thanos_shipper_upload_compacted_done", "thanos_shipper_upload_failures_total", "thanos_shipper_uploads_total",
+		"thanos_sidecar_prometheus_up",
+		"thanos_store_server_chunks_requested", "thanos_store_server_pending_series_requests", "thanos_store_server_series_requested",
+	} {
+		if !got[want] {
+			t.Errorf("no metric %s", want)
 		}
 	}
 }
