@@ -2,7 +2,10 @@ package components
 
 import (
 	"fmt"
+	"net/url"
 	"os"
+	"path"
+	"strings"
 
 	"github.com/go-kit/log"
 
@@ -100,4 +103,30 @@ func (w *webFlags) bind(fs *flags) {
 	fs.string(&w.externalPrefix, "web.external-prefix", "", "Path under which the page and its API are seen from outside, or a whole URL, when a reverse proxy stands in front. See also --web.prefix-header.")
 	fs.string(&w.prefixHeader, "web.prefix-header", "", "Request header from which the prefix of a reverse proxy is taken, such as X-Forwarded-Prefix. See also --web.external-prefix.")
 	fs.bool(&w.disableCORS, "web.disable-cors", false, "Leave out the headers that let pages of other origins use the API.")
+}
+
+// prefix is the path under which the API is served: that of the external prefix, "" for the root.
+func (w *webFlags) prefix() (string, error) {
+	p, err := pathPrefix(w.externalPrefix)
+	if err != nil {
+		return "", fmt.Errorf("flag --web.external-prefix: %w", err)
+	}
+	return p, nil
+}
+
+// pathPrefix reads a prefix: a path, or a whole URL, of which the path counts. It has a leading slash
+// and no trailing one; the root is "".
+func pathPrefix(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsAny(u.Path, "{} ") {
+		return "", fmt.Errorf("%q can't be a path prefix", s)
+	}
+	p := path.Clean("/" + strings.Trim(u.Path, "/"))
+	if p == "/" {
+		return "", nil
+	}
+	return p, nil
 }

@@ -3,9 +3,41 @@ package components
 // later are the flags that parse and have no effect yet, by component, with the reason. Setting one to
 // anything but its default is warned of at start.
 var later = map[string]map[string]string{
+	"query": {
+		"query.mode":            "every query is evaluated here",
+		"query.partition-label": "every query is evaluated here",
+		"query.distributed-with-overlapping-interval": "every query is evaluated here",
+		"enable-feature":                              "no experimental feature is known",
+		"grpc.proxy-strategy":                         "answers are pulled as they are needed, within gRPC's flow control",
+		"query.lazy-retrieval-max-buffered-responses": "answers are pulled as they are needed, within gRPC's flow control",
+		"inject-test-addresses":                       "it is for Thanos's own tests",
+		"alert.query-url":                             "there is no page yet",
+		"web.prefix-header":                           "there is no page yet",
+		"rule.partial-response":                       "rules are not served yet",
+		"target.partial-response":                     "targets are not served yet",
+		"metric-metadata.partial-response":            "metadata is not served yet",
+		"exemplar.partial-response":                   "exemplars are not served yet",
+		"status.partial-response":                     "TSDB status is not served yet",
+	},
 	"sidecar": {},
-	"store":   {},
-	"query":   {},
+	"store": {
+		"objstore-parquet.config":                     "blocks in Parquet are not read",
+		"objstore-parquet.config-file":                "blocks in Parquet are not read",
+		"index-cache-size":                            "there is no index cache yet",
+		"index-cache.config":                          "there is no index cache yet",
+		"index-cache.config-file":                     "there is no index cache yet",
+		"store.caching-bucket.config":                 "there is no cache of bucket objects yet",
+		"store.caching-bucket.config-file":            "there is no cache of bucket objects yet",
+		"matcher-cache-size":                          "matchers are compiled for each request",
+		"cache-index-header":                          "index headers are always kept on local disk",
+		"store.enable-index-header-lazy-reader":       "index headers are opened when a block is found and stay open",
+		"store.index-header-lazy-reader-idle-timeout": "index headers are opened when a block is found and stay open",
+		"store.index-header-lazy-download-strategy":   "index headers are read when a block is found",
+		"store.enable-lazy-expanded-postings":         "all posting lists of a request are read",
+		"store.posting-group-max-key-series-ratio":    "all posting lists of a request are read",
+		"web.prefix-header":                           "there is no page yet",
+		"web.disable":                                 "there is no page yet",
+	},
 }
 
 // removed are the flags that Thanos once had and manifests still carry, with what takes their place.

@@ -8,11 +8,17 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/koios-metrics/koios/pkg/objstore"
+	"github.com/koios-metrics/koios/pkg/query/api"
 	"github.com/koios-metrics/koios/pkg/serve"
 
 	// Servers answer snappy to whoever asks in it.
 	_ "github.com/koios-metrics/koios/pkg/grpcsnappy"
 )
+
+// status is what the process tells about itself.
+func (p *process) status() api.Status {
+	return api.Status{Flags: p.flags.status(), Started: p.started}
+}
 
 // userAgent is how this program presents itself over HTTP.
 func userAgent() string { return "Koios/" + version.Version }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -28,6 +29,7 @@ import (
 //	closers       3. what was opened is closed, last opened first; the last spans are written
 type process struct {
 	component string
+	started   time.Time
 	flags     *flags
 	logger    log.Logger
 	reg       *prometheus.Registry
@@ -42,7 +44,7 @@ type process struct {
 }
 
 func newProcess(component string, fs *flags, logger log.Logger) *process {
-	return &process{component: component, flags: fs, logger: logger, reg: serve.NewRegistry()}
+	return &process{component: component, started: time.Now(), flags: fs, logger: logger, reg: serve.NewRegistry()}
 }
 
 // main sets up what every process has, builds the component and runs it to its end.

@@ -1,9 +1,20 @@
 package components
 
 import (
+	"context"
+	"fmt"
+	"net/http"
 	"time"
 
+	"github.com/go-kit/log/level"
+	"google.golang.org/grpc"
+
+	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/serve"
+	"github.com/koios-metrics/koios/pkg/store/bucket"
+	"github.com/koios-metrics/koios/pkg/store/server"
+	"github.com/koios-metrics/koios/proto/infopb"
+	"github.com/koios-metrics/koios/proto/storepb"
 )
 
 // storeFlags is the command line of the store gateway.
@@ -114,4 +125,118 @@ func (c *storeFlags) bind(fs *flags) {
 
 	fs.bool(&c.removedPostings, "experimental.enable-index-cache-postings-compression", false, "Gone.").Hidden()
 	fs.bool(&c.removedLabel, "debug.advertise-compatibility-label", false, "Gone.").Hidden()
+}
+
+// run builds the store gateway.
+//
+//	gRPC ─▶ server ─▶ bucket.Store ─▶ bucket
+//	HTTP ─▶ blocks API ───┘  ▲
+//	               sync (loop)
+func (c *storeFlags) run(p *process) error {
+	bkt, err := p.bucket(&c.objstore)
+	if err != nil {
+		return err
+	}
+	cfg, err := c.config()
+	if err != nil {
+		return err
+	}
+	st, err := bucket.New(bkt, cfg, p.logger, p.reg)
+	if err != nil {
+		return err
+	}
+	p.close(st.Close)
+
+	blocks := &blocksAPI{label: c.webLabel, loaded: st.Blocks, bkt: bkt, readOnly: c.noAdmin, logger: p.logger}
+	p.loop(func(ctx context.Context) error { return c.sync(ctx, p, st, blocks) })
+
+	c.http.H2C = true
+	hs, err := p.addHTTP(c.http, &c.requestLog)
+	if err != nil {
+		return err
+	}
+	if err := c.addAPI(p, hs, blocks); err != nil {
+		return err
+	}
+	return p.addGRPC(c.grpc, &c.requestLog, func(s *grpc.Server) {
+		storepb.RegisterStoreServer(s, server.New(st, c.limits.config(), p.logger, p.reg))
+		infopb.RegisterInfoServer(s, server.NewInfo(func() (*infopb.InfoResponse, error) {
+			if !p.probe.IsReady() {
+				return nil, server.ErrNotReady
+			}
+			return server.InfoOf("store", st.Describe()), nil
+		}))
+	})
+}
+
+func (c *storeFlags) config() (bucket.Config, error) {
+	selector, err := c.selector.read()
+	if err != nil {
+		return bucket.Config{}, err
+	}
+	relabel, err := block.ParseSelector(selector)
+	if err != nil {
+		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.selector.name, err)
+	}
+	return bucket.Config{
+		DataDir:                  c.dataDir,
+		SyncInterval:             c.syncInterval,
+		SyncConcurrency:          c.syncConcurrency,
+		Discovery:                block.Discovery(c.discoveryStrategy),
+		MetaFetchConcurrency:     c.fetchConcurrency,
+		MinTime:                  c.minTime.nowMillis,
+		MaxTime:                  c.maxTime.nowMillis,
+		Selector:                 relabel,
+		ConsistencyDelay:         c.consistencyDelay,
+		IgnoreDeletionMarksDelay: c.ignoreDeletionMarks,
+		MemoryBytesMax:           int64(c.chunkPoolBytes),
+		SeriesConcurrency:        c.seriesConcurrency,
+		SeriesLimit:              c.touchedSeries,
+		// A chunk counts as so many samples; a part of a chunk is a chunk.
+		ChunksLimit:             (c.sampleLimit + bucket.SamplesPerChunk - 1) / bucket.SamplesPerChunk,
+		BytesLimit:              c.downloadedBytes,
+		PostingOffsetSampling:   c.postingsSampling,
+		SeriesBatchSize:         c.seriesBatch,
+		EstimatedSeriesBytesMax: int64(c.estimatedSeriesBytes),
+		EstimatedChunkBytesMax:  int64(c.estimatedChunkBytes),
+	}, nil
+}
+
+// sync looks at the bucket for the first time, which makes the store ready, and then from time to time.
+func (c *storeFlags) sync(ctx context.Context, p *process, st *bucket.Store, blocks *blocksAPI) error {
+	if err := st.InitialSync(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	blocks.synced(nil)
+	p.probe.Ready()
+	tick := time.NewTicker(c.syncInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := st.Sync(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		blocks.synced(err)
+		if err != nil {
+			_ = level.Warn(p.logger).Log("msg", "look at the bucket failed, serving what is known", "err", err)
+		}
+	}
+}
+
+func (c *storeFlags) addAPI(p *process, hs *serve.HTTP, blocks *blocksAPI) error {
+	prefix, err := c.web.prefix()
+	if err != nil {
+		return err
+	}
+	hs.Handle("GET "+prefix+"/api/v1/blocks", hs.Wrap("blocks", http.HandlerFunc(blocks.list)))
+	hs.Handle("POST "+prefix+"/api/v1/blocks/mark", hs.Wrap("blocks_mark", http.HandlerFunc(blocks.mark)))
+	return p.status().Register(hs, prefix, !c.web.disableCORS, hs.Wrap)
 }

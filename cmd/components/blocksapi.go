@@ -1,0 +1,115 @@
+package components
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+
+	"github.com/koios-metrics/koios/pkg/block"
+)
+
+// blocksAPI answers /api/v1/blocks and /api/v1/blocks/mark of a component over a bucket.
+type blocksAPI struct {
+	// label groups the blocks on the page.
+	label  string
+	loaded func() []*block.Meta
+	bkt    objstore.Bucket
+	// readOnly refuses marks.
+	readOnly bool
+	logger   log.Logger
+
+	mtx       sync.Mutex
+	refreshed time.Time
+	err       error
+}
+
+// sync notes how the last look at the bucket went.
+func (a *blocksAPI) synced(err error) {
+	a.mtx.Lock()
+	defer a.mtx.Unlock()
+	a.refreshed, a.err = time.Now(), err
+}
+
+// blocksView is what the page shows.
+type blocksView struct {
+	Label       string        `json:"label"`
+	Blocks      []*block.Meta `json:"blocks"`
+	RefreshedAt time.Time     `json:"refreshedAt"`
+	Err         *string       `json:"err"`
+}
+
+// list answers with the blocks that are served; the global view is the compactor's and empty here.
+func (a *blocksAPI) list(w http.ResponseWriter, r *http.Request) {
+	v := blocksView{Label: a.label, Blocks: []*block.Meta{}}
+	if r.FormValue("view") == "loaded" {
+		if bs := a.loaded(); bs != nil {
+			v.Blocks = bs
+		}
+		a.mtx.Lock()
+		v.RefreshedAt = a.refreshed
+		if a.err != nil {
+			text := a.err.Error()
+			v.Err = &text
+		}
+		a.mtx.Unlock()
+	}
+	answerData(w, v)
+}
+
+// mark writes a mark for deletion or against compaction.
+func (a *blocksAPI) mark(w http.ResponseWriter, r *http.Request) {
+	if a.readOnly {
+		answerError(w, "Admin operations are disabled")
+		return
+	}
+	id, action, detail := r.FormValue("id"), r.FormValue("action"), r.FormValue("detail")
+	if id == "" || action == "" {
+		answerError(w, "parameters id and action are required")
+		return
+	}
+	ref, err := ulid.Parse(id)
+	if err != nil {
+		answerError(w, fmt.Sprintf("id %q is no block id", id))
+		return
+	}
+	switch action {
+	case "DELETION":
+		_, err = block.MarkForDeletion(r.Context(), a.bkt, ref, detail, time.Now())
+	case "NO_COMPACTION":
+		_, err = block.MarkForNoCompact(r.Context(), a.bkt, ref, block.NoCompactManual, detail, time.Now())
+	default:
+		err = fmt.Errorf("action %q is unknown: want DELETION or NO_COMPACTION", action)
+	}
+	if err != nil {
+		answerError(w, err.Error())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func answerData(w http.ResponseWriter, data any) {
+	b, err := json.Marshal(map[string]any{"status": "success", "data": data})
+	if err != nil {
+		answerError(w, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(b, '\n'))
+}
+
+func answerError(w http.ResponseWriter, text string) {
+	b, err := json.Marshal(map[string]string{"status": "error", "errorType": "bad_data", "error": text})
+	if err != nil {
+		panic("BUG: strings can always be encoded: " + err.Error())
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = w.Write(append(b, '\n'))
+}
