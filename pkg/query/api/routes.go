@@ -60,7 +60,7 @@ func (r *registrar) dispatch(h http.Handler, methods ...string) http.Handler {
 		switch {
 		case req.Method == http.MethodOptions:
 			r.options.ServeHTTP(w, req)
-		case len(methods) == 0 || slices.Contains(methods, req.Method):
+		case len(methods) == 0 || slices.Contains(methods, req.Method), req.Method == http.MethodHead && slices.Contains(methods, http.MethodGet):
 			h.ServeHTTP(w, req)
 		default:
 			w.Header().Set("Allow", strings.Join(append(methods, http.MethodOptions), ", "))
