@@ -39,7 +39,9 @@ func thousand() []*store.Series {
 }
 
 // 1000 series of 10 chunks of 240 bytes from a server to a remote in one process: frame by frame, in
-// batches, sorted here, and for comparison with the generated code receiving.
+// batches, sorted here, and for comparison with the generated code receiving. On two shared cores: 3.3 µs a
+// series and 6.4 allocations, in batches 2.8 µs and 1.4, sorted 4.2 µs and 4.4;
+// the generated code 5.7 µs and 62, in batches 5.1 µs and 56, not yet turned into labels and chunks of ours.
 func BenchmarkRoundTrip(b *testing.B) {
 	series := thousand()
 	cc := connect(b, server.New(held{series: series}, server.Config{}, nil, nil))
