@@ -8,15 +8,21 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// sample is a sample of any kind; the zero kind is none.
+// sample is what matters of a sample of any kind; the zero kind is none. It holds no pointers, so that
+// copying one, which happens several times a sample, is cheap.
 type sample struct {
 	t    int64
-	kind chunkenc.ValueType
 	f    float64 // value of a float, count of a histogram
+	kind chunkenc.ValueType
 	// stale is true of a staleness marker; gauge of a histogram that says so.
 	stale, gauge bool
-	h            *histogram.Histogram
-	fh           *histogram.FloatHistogram
+}
+
+// held is a sample that was read in advance, with its histogram if it is one.
+type held struct {
+	sample
+	h  *histogram.Histogram
+	fh *histogram.FloatHistogram
 }
 
 // lookahead is how many samples of each replica are read before the first is handed out, to know
@@ -26,7 +32,7 @@ const lookahead = distances + 1
 // replica is one input: the sample it stands on, which has not been handed out, and the one before.
 type replica struct {
 	it    chunkenc.Iterator
-	ahead []sample // read in advance, for learning
+	ahead []held // read in advance, for learning
 	pos   int      // of the current sample in ahead; len(ahead) is the iterator's own
 
 	cur  sample // kind ValNone: at its end
@@ -48,9 +54,16 @@ func (r *replica) reset(it chunkenc.Iterator) {
 // learn reads the first samples and adds their distances.
 func (r *replica) learn() (known interval) {
 	for len(r.ahead) < lookahead {
-		s := r.read(r.it.Next(), true)
-		if s.kind == chunkenc.ValNone {
+		var s held
+		if s.sample = r.read(r.it.Next()); s.kind == chunkenc.ValNone {
 			break
+		}
+		// What read has put into the scratch space is kept.
+		switch s.kind {
+		case chunkenc.ValHistogram:
+			s.h, r.scratch = r.scratch, nil
+		case chunkenc.ValFloatHistogram:
+			s.fh, r.scratchF = r.scratchF, nil
 		}
 		r.ahead = append(r.ahead, s)
 		if n := len(r.ahead); n > 1 && s.t > r.ahead[n-2].t {
@@ -64,25 +77,35 @@ func (r *replica) learn() (known interval) {
 func (r *replica) next() {
 	r.prev = r.cur
 	for {
-		r.step()
+		if r.pos < len(r.ahead) {
+			r.stepAhead()
+		} else {
+			r.cur = r.read(r.it.Next())
+		}
 		if r.cur.t > r.prev.t || r.cur.kind == chunkenc.ValNone || r.prev.kind == chunkenc.ValNone {
 			return
 		}
 	}
 }
 
-func (r *replica) step() {
-	switch n := len(r.ahead); {
-	case r.pos < n-1:
-		r.pos++
-		r.cur = r.ahead[r.pos]
-	case n < lookahead: // The end was seen.
-		r.pos = n
+// stepAhead goes one further in what was read in advance, and from its end to the iterator.
+func (r *replica) stepAhead() {
+	switch r.pos++; {
+	case r.pos < len(r.ahead):
+		r.cur = r.ahead[r.pos].sample
+	case r.pos < lookahead: // The end was seen.
 		r.cur = sample{}
 	default:
-		r.pos = n
-		r.cur = r.read(r.it.Next(), false)
+		r.cur = r.read(r.it.Next())
 	}
+}
+
+// current returns the histograms of the current sample if it was read in advance.
+func (r *replica) current() (h *histogram.Histogram, fh *histogram.FloatHistogram) {
+	if r.pos < len(r.ahead) {
+		return r.ahead[r.pos].h, r.ahead[r.pos].fh
+	}
+	return nil, nil
 }
 
 // seek moves to the first sample at or after t, perhaps in a leap that leaves prev unknown.
@@ -93,42 +116,32 @@ func (r *replica) seek(t int64) {
 			continue
 		}
 		r.prev = sample{}
-		r.cur = r.read(r.it.Seek(t), false)
+		r.cur = r.read(r.it.Seek(t))
 		return
 	}
 }
 
-// read describes the sample that the iterator stands on; kept histograms are copied.
-func (r *replica) read(kind chunkenc.ValueType, keep bool) (s sample) {
+// read describes the sample that the iterator stands on; a histogram is left in the scratch space.
+func (r *replica) read(kind chunkenc.ValueType) (s sample) {
 	s.kind = kind
 	switch kind {
 	case chunkenc.ValFloat:
 		s.t, s.f = r.it.At()
 		s.stale = value.IsStaleNaN(s.f)
 	case chunkenc.ValHistogram:
+		if r.scratch == nil {
+			r.scratch = &histogram.Histogram{}
+		}
+		s.t, r.scratch = r.it.AtHistogram(r.scratch)
 		h := r.scratch
-		if keep || h == nil {
-			h = &histogram.Histogram{}
-		}
-		s.t, h = r.it.AtHistogram(h)
 		s.f, s.stale, s.gauge = float64(h.Count), value.IsStaleNaN(h.Sum), h.CounterResetHint == histogram.GaugeType
-		if keep {
-			s.h = h
-		} else {
-			r.scratch = h
-		}
 	case chunkenc.ValFloatHistogram:
+		if r.scratchF == nil {
+			r.scratchF = &histogram.FloatHistogram{}
+		}
+		s.t, r.scratchF = r.it.AtFloatHistogram(r.scratchF)
 		h := r.scratchF
-		if keep || h == nil {
-			h = &histogram.FloatHistogram{}
-		}
-		s.t, h = r.it.AtFloatHistogram(h)
 		s.f, s.stale, s.gauge = h.Count, value.IsStaleNaN(h.Sum), h.CounterResetHint == histogram.GaugeType
-		if keep {
-			s.fh = h
-		} else {
-			r.scratchF = h
-		}
 	}
 	return s
 }

@@ -292,11 +292,11 @@ func (s *stay) At() (int64, float64) { return s.last.t, s.last.f }
 // AtHistogram returns the current histogram; h may be reused.
 func (s *stay) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
 	r := &s.replicas[s.on]
-	if s.last.h != nil {
+	if ahead, _ := r.current(); ahead != nil {
 		if h == nil {
 			h = &histogram.Histogram{}
 		}
-		s.last.h.CopyTo(h)
+		ahead.CopyTo(h)
 	} else {
 		_, h = r.it.AtHistogram(h)
 	}
@@ -307,14 +307,14 @@ func (s *stay) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram)
 // AtFloatHistogram returns the current histogram of either kind as a float histogram; fh may be reused.
 func (s *stay) AtFloatHistogram(fh *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
 	r := &s.replicas[s.on]
-	switch {
-	case s.last.h != nil:
-		fh = s.last.h.ToFloat(fh)
-	case s.last.fh != nil:
+	switch ahead, aheadF := r.current(); {
+	case ahead != nil:
+		fh = ahead.ToFloat(fh)
+	case aheadF != nil:
 		if fh == nil {
 			fh = &histogram.FloatHistogram{}
 		}
-		s.last.fh.CopyTo(fh)
+		aheadF.CopyTo(fh)
 	default:
 		_, fh = r.it.AtFloatHistogram(fh)
 	}
