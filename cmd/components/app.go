@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -31,7 +32,20 @@ func All() []Component {
 // Main runs the program with its command line and returns the exit code. With one component its flags
 // are the program's own; with more, each is a subcommand.
 func Main(program string, args []string, cs ...Component) int {
+	setVersion()
 	return execute(program, args, os.Stdout, os.Stderr, cs)
+}
+
+// setVersion fills in the version of a program that was built without one (go install, go build) from
+// what the toolchain knows.
+func setVersion() {
+	if version.Version != "" {
+		return
+	}
+	version.Version = "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version.Version = strings.TrimPrefix(info.Main.Version, "v")
+	}
 }
 
 // exit is thrown where kingpin would end the process (help, version, completion).

@@ -61,9 +61,6 @@ func (c *content) read() ([]byte, error) {
 	return text, nil
 }
 
-// given tells whether one of the pair is set.
-func (c *content) given() bool { return c.inline != "" || c.file != "" }
-
 var envReference = regexp.MustCompile(`\$\(([a-zA-Z_][a-zA-Z_0-9]*)\)`)
 
 // expandEnv replaces $(NAME) by environment variables; one that is not set is an error.

@@ -251,10 +251,10 @@ func TestHelpAndVersion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		real := os.Stdout
+		stdoutBefore := os.Stdout
 		os.Stdout = file
 		code := execute("koios", []string{arg}, &stdout, &stderr, All())
-		os.Stdout = real
+		os.Stdout = stdoutBefore
 		_ = file.Close()
 		direct, err := os.ReadFile(file.Name())
 		if err != nil {

@@ -40,9 +40,9 @@ func TestLogfmtKeys(t *testing.T) {
 
 // Each level lets through itself and what is graver.
 func TestLevels(t *testing.T) {
-	for i, min := range Levels {
+	for i, least := range Levels {
 		var buf bytes.Buffer
-		l, err := New(&buf, min, FormatLogfmt, "")
+		l, err := New(&buf, least, FormatLogfmt, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestLevels(t *testing.T) {
 		s.Warn("m")
 		s.Error("m")
 		if got := strings.Count(buf.String(), "\n"); got != i+1 {
-			t.Errorf("level %s wrote %d lines: want %d", min, got, i+1)
+			t.Errorf("level %s wrote %d lines: want %d", least, got, i+1)
 		}
 	}
 }

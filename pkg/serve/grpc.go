@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -175,7 +176,9 @@ func (s *GRPC) Run(ctx context.Context) error {
 	}
 	s.probe.End(context.Cause(ctx))
 	s.drain()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		_ = level.Warn(s.logger).Log("msg", "the server had failed before it was stopped", "err", err)
+	}
 	_ = level.Info(s.logger).Log("msg", "stopped")
 	return nil
 }

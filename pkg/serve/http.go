@@ -167,7 +167,9 @@ func (s *HTTP) Run(ctx context.Context) error {
 	}
 	s.probe.End(context.Cause(ctx))
 	s.drain()
-	<-served
+	if err := <-served; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		_ = level.Warn(s.logger).Log("msg", "the server had failed before it was stopped", "err", err)
+	}
 	_ = level.Info(s.logger).Log("msg", "stopped")
 	return nil
 }

@@ -213,7 +213,7 @@ func (b *thrift) tags(id uint16, attrs []attribute.KeyValue) {
 			b.u64(math.Float64bits(a.Value.AsFloat64()))
 		default:
 			b.i32(2, 0)
-			b.str(3, a.Value.Emit())
+			b.str(3, a.Value.String())
 		}
 		b.end()
 	}
