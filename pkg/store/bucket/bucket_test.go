@@ -123,6 +123,7 @@ func TestConformance(t *testing.T) {
 	}{
 		"one block":    {inmem, Config{MemoryBytesMax: gib}, []func(int64) bool{always}},
 		"tiny batches": {inmem, Config{MemoryBytesMax: gib, SeriesBatchSize: 1, EstimatedSeriesBytesMax: 1, EstimatedChunkBytesMax: 1, PostingOffsetSampling: 1}, []func(int64) bool{always}},
+		"cached":       {inmem, Config{MemoryBytesMax: gib, IndexCacheBytesMax: 4096}, []func(int64) bool{always}},
 		"same twice":   {inmem, Config{MemoryBytesMax: gib}, []func(int64) bool{always, always}},
 		"three in time": {inmem, Config{MemoryBytesMax: gib, SeriesBatchSize: 3}, []func(int64) bool{
 			func(ts int64) bool { return ts < storetest.Base+100_000 },

@@ -54,7 +54,7 @@ func (b *loaded) readChunks(ctx context.Context, want []wantedChunk, aggrs []sto
 	for i := range want {
 		bytes += int64(want[i].size)
 	}
-	acc.touch(chunksData, len(want), bytes)
+	acc.touch(chunksData, len(want), len(want), bytes)
 	return nil
 }
 

@@ -47,6 +47,9 @@ type Config struct {
 	// MemoryBytesMax bounds what all requests together hold of postings, series and chunks; 0 is no bound. A request
 	// past it is refused.
 	MemoryBytesMax int64
+	// IndexCacheBytesMax bounds the memory for posting lists that are kept from one request to the next, on top of
+	// MemoryBytesMax; 0 keeps none.
+	IndexCacheBytesMax int64
 	// SeriesConcurrency is the number of Series requests answered at a time, the rest waits; 0 is no bound.
 	SeriesConcurrency int
 	// SeriesLimit, ChunksLimit and BytesLimit refuse a request that touches more series, more chunks, or downloads

@@ -51,7 +51,10 @@ type cursor struct {
 	data      *arena
 	last      labels.Labels
 
-	cur    store.Series
+	cur store.Series
+	// Somebody keeps a series of this window, of this batch: its memory must not be used again.
+	keptWindow, keptBatch bool
+
 	err    error
 	gaps   store.Warnings
 	bad    badData
@@ -120,7 +123,7 @@ func (c *cursor) Next() bool {
 		if s.from == s.to && !c.req.SkipChunks {
 			continue // all of its chunks are damaged
 		}
-		c.cur = store.Series{Labels: s.labels, Chunks: c.chunks[s.from:s.to]}
+		c.cur = store.Series{Labels: s.labels, Chunks: c.chunks[s.from:s.to:s.to]}
 		return true
 	}
 }
@@ -153,6 +156,9 @@ func (c *cursor) readSeries() error {
 	n := min(c.batch, len(c.refs))
 	refs := c.refs[:n]
 	c.refs = c.refs[n:]
+	if c.keptBatch {
+		c.chunks, c.keptBatch = nil, false
+	}
 	c.batchMem.free()
 	c.entries.reset()
 	c.series, c.chunks, c.chunkRefs = c.series[:0], c.chunks[:0], c.chunkRefs[:0]
@@ -197,7 +203,7 @@ func (c *cursor) readSeries() error {
 			}
 		}
 	}
-	c.acc.touch(seriesData, n, bytes)
+	c.acc.touch(seriesData, n, n, bytes)
 	c.batch = max(1, min(2*n, c.batchMax, int(seriesBatchBytes/max(bytes/int64(n), 1))))
 	return nil
 }
@@ -252,6 +258,10 @@ func (c *cursor) addSeries(content []byte) error {
 
 // readChunks reads the chunks of the next window of the batch.
 func (c *cursor) readChunks() error {
+	if c.keptWindow {
+		c.data.free()
+		c.keptWindow = false
+	}
 	c.data.reset()
 	start, from := c.window, c.series[c.window].from
 	end := start
@@ -336,6 +346,14 @@ func (c *cursor) gap(err error, mint, maxt int64) error {
 
 // At implements store.Cursor.
 func (c *cursor) At() *store.Series { return &c.cur }
+
+// Keep implements store.Keeper. The series brings its whole window along: from the next window on that is the keeper's
+// to account for, and the cursor takes new memory.
+func (c *cursor) Keep() *store.Series {
+	c.keptWindow, c.keptBatch = true, true
+	s := c.cur
+	return &s
+}
 
 // Err implements store.Cursor.
 func (c *cursor) Err() error { return c.err }

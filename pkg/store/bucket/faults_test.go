@@ -18,7 +18,6 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/store"
-	"github.com/koios-metrics/koios/pkg/store/storetest"
 )
 
 // faultyBucket lets a test spoil reads.
@@ -414,5 +413,3 @@ func TestLabelCallFaults(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-var _ = storetest.Base

@@ -23,6 +23,7 @@ func (d dataType) String() string { return [...]string{"postings", "series", "ch
 // be called in parallel.
 type account struct {
 	limits  Config
+	tenant  string
 	dropped func(reason string)
 
 	series, chunks, bytes atomic.Uint64
@@ -64,9 +65,9 @@ func (a *account) addBytes(what dataType, n int64) error {
 	return nil
 }
 
-// touch counts things that were looked at, and how many bytes they take.
-func (a *account) touch(what dataType, items int, bytes int64) {
+// touch counts things that were looked at, how many of them had to be fetched, and how many bytes they take.
+func (a *account) touch(what dataType, items, fetched int, bytes int64) {
 	a.touched[what].Add(uint64(items))
 	a.touchedBytes[what].Add(uint64(bytes))
-	a.fetched[what].Add(uint64(items))
+	a.fetched[what].Add(uint64(fetched))
 }

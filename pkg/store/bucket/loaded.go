@@ -29,6 +29,7 @@ type loaded struct {
 	bkt    objstore.BucketReader
 	dir    string
 	header *indexheader.Reader
+	cache  *cache
 
 	refStep                       int64 // bytes of the index per unit of a series reference
 	seriesBytesMax, chunkBytesMax int64 // longest entries, as far as known
@@ -47,7 +48,7 @@ type segment struct {
 }
 
 // load opens a block: it fetches the index header unless it is on disk already.
-func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, logger log.Logger, met *metrics) (*loaded, error) {
+func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, c *cache, logger log.Logger, met *metrics) (*loaded, error) {
 	dir := filepath.Join(cfg.DataDir, m.ULID.String())
 	path := filepath.Join(dir, indexheader.Filename)
 	h, err := indexheader.Open(path, cfg.PostingOffsetSampling)
@@ -69,7 +70,7 @@ func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Con
 		met.headerLoad.Observe(time.Since(start).Seconds())
 	}
 	b := &loaded{
-		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, refStep: 16,
+		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, refStep: 16,
 		seriesBytesMax: atMost(m.Thanos.IndexStats.SeriesMaxSize, cfg.EstimatedSeriesBytesMax),
 		chunkBytesMax:  atMost(m.Thanos.IndexStats.ChunkMaxSize, cfg.EstimatedChunkBytesMax),
 		onClose:        func(error) {},

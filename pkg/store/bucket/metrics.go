@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	blocksLoaded, lastLoaded                       prometheus.Gauge
 	blockLoads, blockLoadFailures                  prometheus.Counter
+	lazyPostings                                   prometheus.Counter
 	blockDrops, blockDropFailures                  prometheus.Counter
 	blockLoadDuration, headerDownload, headerLoad  prometheus.Histogram
 	blocksQueried, resultSeries, getAll, merge     *prometheus.HistogramVec
@@ -65,6 +66,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		queriesDropped:    counters("queries_dropped_total", "Requests refused because of a limit, by limit.", "reason", "tenant"),
 		seriesRefetches:   counters("series_refetches_total", "Series that were longer than estimated and were read again.", "tenant"),
 		chunkRefetches:    counters("chunk_refetches_total", "Chunks that were longer than estimated and were read again.", "tenant"),
+		lazyPostings:      counter("lazy_expanded_postings_total", "Requests to a block in which posting lists were left unread because reading the series was cheaper."),
 		emptyPostings:     counters("empty_postings_total", "Blocks in which no series matched.", "tenant"),
 	}
 	// Whoever sums these wants them at 0 before the first request.

@@ -193,20 +193,40 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	pieces = slices.CompactFunc(pieces, func(a, b piece) bool { return a.off == b.off })
 	d := postingData{starts: make([]int64, len(pieces)), bytes: make([][]byte, len(pieces))}
 	total := int64(0)
+	var missing []piece
+	var places []int // of missing among pieces
 	for i, p := range pieces {
 		d.starts[i] = p.off
 		total += p.length
+		if d.bytes[i] = b.cache.get(cacheKey{b.meta.ULID, p.off}, acc.tenant); d.bytes[i] == nil {
+			missing = append(missing, p)
+			places = append(places, i)
+		}
 	}
-	err := b.object(postingsData, acc).read(ctx, pieces, func(i int, r *runReader) error {
-		buf, err := mem.alloc(int(pieces[i].length))
+	acc.touch(postingsData, len(pieces), len(missing), total)
+	if len(missing) == 0 {
+		return d, nil
+	}
+	err := b.object(postingsData, acc).read(ctx, missing, func(i int, r *runReader) error {
+		buf, err := mem.alloc(int(missing[i].length))
 		if err != nil {
 			return err
 		}
-		d.bytes[i] = buf
+		d.bytes[places[i]] = buf
 		return r.full(buf)
 	})
-	acc.touch(postingsData, len(pieces), total)
-	return d, err
+	if err != nil {
+		return d, err
+	}
+	for i, p := range missing {
+		// Only what is well is kept, so that damage is looked at again.
+		if buf := d.bytes[places[i]]; b.cache.wants(len(buf)) {
+			if _, err := decodePostings(buf); err == nil {
+				b.cache.put(cacheKey{b.meta.ULID, p.off}, slices.Clone(buf))
+			}
+		}
+	}
+	return d, nil
 }
 
 // decodePostings reads a posting list: its length, the number of series, a reference for each, and a checksum.

@@ -145,8 +145,8 @@ func (r *runReader) seek(off int64) error {
 	if off < r.at {
 		return corruptf("%s: two references into one piece at %d", r.name, off)
 	}
-	n, err := io.CopyN(io.Discard, r.body, off-r.at)
-	r.at += n
+	n, err := r.body.Discard(int(off - r.at))
+	r.at += int64(n)
 	return r.wrap(err)
 }
 

@@ -47,6 +47,7 @@ type Store struct {
 	metrics *metrics
 	fetcher *block.Fetcher
 	budget  *store.Budget
+	cache   *cache
 	gate    *gate.Gate
 
 	syncing sync.Mutex
@@ -80,6 +81,7 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 	s := &Store{
 		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(reg), fetcher: fetcher,
 		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
+		cache:  newCache(cfg.IndexCacheBytesMax, reg),
 		gate:   gate.New("thanos_bucket_store_series_gate_queries", cfg.SeriesConcurrency, reg),
 	}
 	s.blocks.Store(newBlockSet(nil, cfg.Name))
@@ -201,7 +203,7 @@ func (s *Store) clamp(req *store.SeriesRequest) *store.SeriesRequest {
 }
 
 func (s *Store) newAccount(tenant string) *account {
-	return &account{limits: s.cfg, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	return &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
 }
 
 func tenantOf(ctx context.Context) string {
