@@ -289,3 +289,17 @@ func TestParseMode(t *testing.T) {
 	f("chain", Chain, true)
 	f("other", Stay, false)
 }
+
+// Shows that a replica which ends because no more was read is not taken for late, and one that ends before is.
+func TestUntil(t *testing.T) {
+	f := func(until int64, want string) {
+		t.Helper()
+		if got := format(merged(Options{Until: until * 1000}, parse("0 15 30 45"), parse("5 20 35 50 65"))); got != want {
+			t.Errorf("until %d: got %s, want %s", until, got, want)
+		}
+	}
+	f(65, "0 15 30 45")
+	f(66, "0 15 30 45")
+	f(68, "0 15 30 45 65")
+	f(0, "0 15 30 45 65")
+}

@@ -226,7 +226,7 @@ func BenchmarkMerge(b *testing.B) {
 						inputs[i].reset(chunks[i])
 						its[i] = &inputs[i]
 					}
-					it := Merge(reuse, its, Options{Counter: true})
+					it := Merge(reuse, its, Options{Counter: true, Until: n * w.interval})
 					if replicas > 1 {
 						reuse = it
 					}

@@ -116,6 +116,9 @@ func (s *stay) nextOfCopies() chunkenc.ValueType {
 // turn chooses where to go on when the replica stayed on is late, stale or at its end (3, 6).
 func (s *stay) turn() chunkenc.ValueType {
 	s.interval.learn()
+	if s.cutOff() {
+		return s.end(nil)
+	}
 	from := s.last.t
 	if s.last.kind != chunkenc.ValNone {
 		from = max(from+1, s.interval.after(from, 1))
@@ -160,15 +163,26 @@ func (s *stay) turn() chunkenc.ValueType {
 	if pick < 0 {
 		return s.end(nil)
 	}
-	if own == math.MaxInt64 && stale == math.MaxInt64 && s.on >= 0 && !s.marker && s.opts.Until != 0 && s.interval.after(s.last.t, 3) > s.opts.Until {
-		return s.end(nil)
-	}
 	chosen := s.replicas[pick].cur
 	if s.replicas[pick].copies && !s.marker {
 		s.interval.add(chosen.t - s.last.t)
 	}
 	s.follow(pick, func(r *replica) bool { return r.cur.t == chosen.t && compare(&r.cur, &chosen) == 0 })
 	return s.last.kind
+}
+
+// cutOff tells whether the replica stayed on ended because no more of it was read: its next sample may lie
+// behind the time up to which replicas were read. The others need not be looked at then.
+func (s *stay) cutOff() bool {
+	if s.opts.Until == 0 || s.on < 0 || s.marker || s.interval.after(s.last.t, 3) <= s.opts.Until {
+		return false
+	}
+	for i := range s.replicas {
+		if r := &s.replicas[i]; r.copies && (!r.done() || r.it.Err() != nil) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *stay) end(err error) chunkenc.ValueType {

@@ -106,7 +106,8 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	}
 	if err := q.queries.Start(ctx); err != nil {
 		query.Close()
-		return nil, err
+		// Not wrapped: whoever retries a timeout would only make the queue longer.
+		return nil, fmt.Errorf("too many queries at once, no more than %d are evaluated: %v", q.cfg.MaxConcurrent, err)
 	}
 	defer q.queries.Done()
 	res := query.Exec(ctx)

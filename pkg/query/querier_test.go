@@ -521,3 +521,37 @@ func (hanging) Series(ctx context.Context, _ *store.SeriesRequest) (store.Cursor
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
+
+// Shows that a query which finds no free place until its time is up says so, and takes none.
+func TestTooManyQueries(t *testing.T) {
+	q := newQuerier(t, hanging{}, Config{MaxConcurrent: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := q.Exec(ctx, Request{Expr: "up", Start: time.UnixMilli(base)})
+		first <- err
+	}()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		short, done := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := q.Exec(short, Request{Expr: "1", Start: time.UnixMilli(base)})
+		done()
+		if err != nil && strings.HasPrefix(err.Error(), "too many queries at once, no more than 1 are evaluated: ") {
+			if timeout := promql.ErrQueryTimeout(""); errors.As(err, &timeout) || errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v may be taken for a timeout", err)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the second query was not refused: %v", err)
+		}
+	}
+	cancel()
+	if err := <-first; err == nil {
+		t.Error("the first query ended without an error")
+	}
+	if res, err := q.Exec(t.Context(), Request{Expr: "1", Start: time.UnixMilli(base)}); err != nil {
+		t.Errorf("after the first has gone: %v", err)
+	} else {
+		res.Close()
+	}
+}
