@@ -33,7 +33,7 @@ const lookahead = distances + 1
 type replica struct {
 	it    chunkenc.Iterator
 	ahead []held // read in advance, for learning
-	pos   int      // of the current sample in ahead; len(ahead) is the iterator's own
+	pos   int    // of the current sample in ahead; len(ahead) is the iterator's own
 
 	cur  sample // kind ValNone: at its end
 	prev sample // the replica's own sample before cur, kind ValNone if unknown
