@@ -23,9 +23,6 @@ var later = map[string]map[string]string{
 	"store": {
 		"objstore-parquet.config":                     "blocks in Parquet are not read",
 		"objstore-parquet.config-file":                "blocks in Parquet are not read",
-		"index-cache-size":                            "there is no index cache yet",
-		"index-cache.config":                          "there is no index cache yet",
-		"index-cache.config-file":                     "there is no index cache yet",
 		"store.caching-bucket.config":                 "there is no cache of bucket objects yet",
 		"store.caching-bucket.config-file":            "there is no cache of bucket objects yet",
 		"matcher-cache-size":                          "matchers are compiled for each request",

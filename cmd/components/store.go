@@ -46,7 +46,7 @@ type storeFlags struct {
 	downloadedBytes      uint64
 	chunkPoolBytes       uint64
 	cacheIndexHeader     bool
-	indexCacheBytes      uint64
+	indexCacheSize       uint64
 	indexCache           content
 	cachingBucket        content
 	matcherCache         int
@@ -107,7 +107,7 @@ func (c *storeFlags) bind(fs *flags) {
 
 	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with.")
 	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk between starts.")
-	fs.bytes(&c.indexCacheBytes, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
+	fs.bytes(&c.indexCacheSize, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
 	fs.content(&c.indexCache, "index-cache.config", "the index cache", true)
 	inline, file := fs.content(&c.cachingBucket, "store.caching-bucket.config", "the cache of bucket objects", true)
 	inline.Hidden()
@@ -137,7 +137,7 @@ func (c *storeFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := c.config()
+	cfg, err := c.config(p)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (c *storeFlags) run(p *process) error {
 	})
 }
 
-func (c *storeFlags) config() (bucket.Config, error) {
+func (c *storeFlags) config(p *process) (bucket.Config, error) {
 	selector, err := c.selector.read()
 	if err != nil {
 		return bucket.Config{}, err
@@ -177,6 +177,14 @@ func (c *storeFlags) config() (bucket.Config, error) {
 	relabel, err := block.ParseSelector(selector)
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.selector.name, err)
+	}
+	text, err := c.indexCache.read()
+	if err != nil {
+		return bucket.Config{}, err
+	}
+	cacheBytes, err := indexCacheBytes(text, c.indexCacheSize, p.logger)
+	if err != nil {
+		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
 	return bucket.Config{
 		DataDir:                  c.dataDir,
@@ -190,6 +198,7 @@ func (c *storeFlags) config() (bucket.Config, error) {
 		ConsistencyDelay:         c.consistencyDelay,
 		IgnoreDeletionMarksDelay: c.ignoreDeletionMarks,
 		MemoryBytesMax:           int64(c.chunkPoolBytes),
+		IndexCacheBytesMax:       int64(cacheBytes),
 		SeriesConcurrency:        c.seriesConcurrency,
 		SeriesLimit:              c.touchedSeries,
 		// A chunk counts as so many samples; a part of a chunk is a chunk.

@@ -147,3 +147,37 @@ func TestBlocksAPI(t *testing.T) {
 	api.readOnly = true
 	mark(400, "Admin operations are disabled", "id", id.String(), "action", "DELETION")
 }
+
+// The index cache in memory has the size that is asked for; other types fall back to it, and say so.
+func TestIndexCacheBytes(t *testing.T) {
+	f := func(text string, want uint64, fault, warning string) {
+		t.Helper()
+		var logs strings.Builder
+		got, err := indexCacheBytes([]byte(text), 7, testLogger(t, &logs))
+		if fault != "" {
+			if err == nil || !strings.Contains(err.Error(), fault) {
+				t.Errorf("%s: %v: want %s", text, err, fault)
+			}
+			return
+		}
+		if err != nil || got != want || !strings.Contains(logs.String(), warning) || warning == "" && logs.Len() > 0 {
+			t.Errorf("%s: %d %v %s: want %d %s", text, got, err, logs.String(), want, warning)
+		}
+	}
+	f("", 7, "", "")
+	f("type: IN-MEMORY", 250<<20, "", "")
+	f("type: in-memory\nconfig: {max_size: 1GB, max_item_size: 1MB}", 1<<30, "", "")
+	f("type: IN-MEMORY\nconfig: {max_size: 0}", 250<<20, "", "")
+	f("type: MEMCACHED\nconfig: {addresses: [a]}\nttl: 24h", 7, "", "type=MEMCACHED")
+	f("type: REDIS\nconfig: {addr: a}", 7, "", "type=REDIS")
+	f("type: IN-MEMORY\nenabled_items: [Postings]", 250<<20, "", "enabled_items")
+	f("type: IN-MEMORY\nenabled_items: [Chunks]", 0, `"Chunks"`, "")
+	f("type: TAPE", 0, `"TAPE"`, "")
+	f("typ: IN-MEMORY", 0, "typ", "")
+	f("type: IN-MEMORY\nconfig: {max_size: much}", 0, `"much"`, "")
+}
+
+func FuzzIndexCacheBytes(f *testing.F) {
+	f.Add([]byte("type: IN-MEMORY\nconfig: {max_size: 1GB}"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = indexCacheBytes(b, 0, log.NewNopLogger()) })
+}
