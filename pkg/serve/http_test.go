@@ -124,6 +124,28 @@ func TestBasePaths(t *testing.T) {
 	check("/-/ready", 503, "NOT OK")
 }
 
+// /metrics speaks OpenMetrics to who asks for it, and HTTP/2 in clear text is spoken where it is on.
+func TestOpenMetricsAndH2C(t *testing.T) {
+	s, _, _ := startHTTP(t, HTTPConfig{H2C: true}, log.NewNopLogger(), nil)
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: protocols}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequest(http.MethodGet, "http://"+s.Addr().String()+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0")
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.ProtoMajor != 2 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/openmetrics-text") {
+		t.Errorf("%s %s", resp.Proto, resp.Header.Get("Content-Type"))
+	}
+}
+
 // A request in flight is answered after the stop began, new ones are refused, and Run returns after it.
 func TestHTTPDrain(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
