@@ -12,6 +12,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/thanos-io/promql-engine/engine"
 
@@ -106,6 +107,11 @@ func (e *engines) prepare(ctx context.Context, q storage.Queryable, req *Request
 	if err := validateEngine(name); err != nil {
 		return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
 	}
+	if name == EngineThanos && (req.Stats || req.PerStepStats || req.Analyze) && e.fallback && hasSubquery(req.Expr) {
+		// Operators below a subquery may run on for a moment when the answer is there, and count while
+		// the counts are read.
+		name = EnginePrometheus
+	}
 	query, err := prepare(ctx, e.byName[name], q, req, lookback)
 	if err != nil && name == EngineThanos && engine.IsUnimplemented(err) {
 		if !e.fallback {
@@ -129,4 +135,19 @@ func prepare(ctx context.Context, e promql.QueryEngine, q storage.Queryable, req
 		return e.NewInstantQuery(ctx, q, opts, req.Expr, req.Start)
 	}
 	return e.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
+}
+
+// hasSubquery tells whether an expression has a subquery. One that can't be parsed has none.
+func hasSubquery(s string) bool {
+	expr, err := parser.ParseExpr(s)
+	if err != nil {
+		return false
+	}
+	found := false
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		_, ok := n.(*parser.SubqueryExpr)
+		found = found || ok
+		return nil
+	})
+	return found
 }

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"time"
 
@@ -23,18 +24,18 @@ type Analysis struct {
 	Children      []Analysis    `json:"children,omitempty"`
 }
 
-// analyze reads the measurements of a query that EngineThanos has run; ok is false for another engine.
-func analyze(q promql.Query) (*Analysis, bool) {
+// analyze reads the measurements of a query that was run by the engine of the name.
+func analyze(q promql.Query, name string) (*Analysis, error) {
 	e, ok := q.(engine.ExplainableQuery)
 	if !ok {
-		return nil, false
+		return nil, fmt.Errorf("the query ran on engine %s, only engine %s measures its operators", name, EngineThanos)
 	}
 	node := e.Analyze()
 	if node == nil {
-		return &Analysis{}, true
+		return &Analysis{}, nil
 	}
 	a := analysisOf(node)
-	return &a, true
+	return &a, nil
 }
 
 func analysisOf(n *engine.AnalyzeOutputNode) Analysis {

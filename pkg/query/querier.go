@@ -66,8 +66,8 @@ type Request struct {
 	Engine string
 	// Lookback overrides how far back instant selectors look; 0 does not.
 	Lookback time.Duration
-	// PerStepStats asks for the number of samples of each step.
-	PerStepStats bool
+	// Stats asks for statistics, PerStepStats for the number of samples of each step too.
+	Stats, PerStepStats bool
 	// Analyze asks where the time went; only EngineThanos can tell.
 	Analyze bool
 }
@@ -77,12 +77,14 @@ type Result struct {
 	Value parser.Value
 	// Annotations are PromQL's and, told apart by IsStoreWarning, the Store's.
 	Annotations annotations.Annotations
-	Stats       *stats.Statistics
+	// Stats is nil when it was not asked for.
+	Stats *stats.Statistics
 	// Engine is the one that evaluated.
 	Engine  string
 	Fetched Fetched
-	// Analysis is nil when it was not asked for, or the engine has none.
-	Analysis *Analysis
+	// Analysis is nil when it was not asked for, or, with the reason in AnalysisErr, can't be had.
+	Analysis    *Analysis
+	AnalysisErr error
 
 	query promql.Query
 }
@@ -118,13 +120,15 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	r := &Result{
 		Value:       res.Value,
 		Annotations: res.Warnings,
-		Stats:       query.Stats(),
 		Engine:      engine,
 		Fetched:     queryable.Fetched(),
 		query:       query,
 	}
+	if req.Stats || req.PerStepStats {
+		r.Stats = query.Stats()
+	}
 	if req.Analyze {
-		r.Analysis, _ = analyze(query)
+		r.Analysis, r.AnalysisErr = analyze(query, engine)
 	}
 	return r, nil
 }

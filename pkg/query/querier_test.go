@@ -497,6 +497,31 @@ func TestEngines(t *testing.T) {
 	f(Config{ActiveQueryPath: t.TempDir()}, `up`, EnginePrometheus, EnginePrometheus)
 }
 
+// Shows that statistics and analyses are only given where they can be trusted: promql-engine may still be
+// counting when a query with a subquery has its answer.
+func TestStats(t *testing.T) {
+	q := newQuerier(t, storetest.New(storetest.Data{Series: shop()}), Config{})
+	f := func(expr, engine, ran string, analysed bool) {
+		t.Helper()
+		for range 20 { // Under the race detector this is what would find the counting.
+			res, err := q.Exec(t.Context(), Request{
+				Expr: expr, Start: time.UnixMilli(base + 20*60_000), End: time.UnixMilli(base + 40*60_000), Step: time.Minute,
+				Engine: engine, Stats: true, Analyze: true,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Engine != ran || res.Stats.Samples.TotalSamples == 0 || (res.Analysis != nil) != analysed || (res.AnalysisErr == nil) != analysed {
+				t.Errorf("%s: engine %s, %d samples, analysis %v (%v)", expr, res.Engine, res.Stats.Samples.TotalSamples, res.Analysis, res.AnalysisErr)
+			}
+			res.Close()
+		}
+	}
+	f(`sum(rate(requests_total[2m]))`, EngineThanos, EngineThanos, true)
+	f(`sum(rate(requests_total[2m]))`, EnginePrometheus, EnginePrometheus, false)
+	f(`max_over_time(rate(requests_total[1m])[10m:30s])`, EngineThanos, EnginePrometheus, false)
+}
+
 // Shows that a query ends with its timeout and with its caller, though the Store hangs.
 func TestTimeout(t *testing.T) {
 	for _, engine := range []string{EnginePrometheus, EngineThanos} {

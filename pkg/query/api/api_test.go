@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,7 +68,9 @@ type replicated struct {
 	replicas []store.Store
 	warnings []error
 	err      error
-	last     *store.SeriesRequest
+
+	mu   sync.Mutex
+	last *store.SeriesRequest // guarded by mu; read between requests
 }
 
 func newReplicated() *replicated {
@@ -79,7 +82,9 @@ func newReplicated() *replicated {
 }
 
 func (s *replicated) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
+	s.mu.Lock()
 	s.last = req
+	s.mu.Unlock()
 	if s.err != nil {
 		return nil, s.err
 	}

@@ -104,7 +104,7 @@ func (a *API) request(r *http.Request, req query.Request, autoResolution time.Du
 	}
 	req.ReplicaLabels = a.replicaLabelsParam(r)
 	req.Engine = r.FormValue("engine")
-	req.PerStepStats = r.FormValue("stats") == "all"
+	req.Stats, req.PerStepStats = r.FormValue("stats") != "", r.FormValue("stats") == "all"
 	analyze := r.FormValue("analyze")
 	req.Analyze = analyze == "true" || analyze == "1"
 	return &req, nil
@@ -128,15 +128,14 @@ func (a *API) exec(r *http.Request, req *query.Request) (*answer, error) {
 	data := &queryData{result: res, analysis: struct{}{}}
 	out := &answer{data: data, done: res.Close}
 	out.annotate(res.Annotations, req.Expr)
-	if r.FormValue("stats") != "" {
+	if res.Stats != nil {
 		data.stats = stats.NewQueryStats(res.Stats)
 	}
-	if req.Analyze {
-		if res.Analysis != nil {
-			data.analysis = res.Analysis
-		} else {
-			out.warnings = append(out.warnings, fmt.Sprintf("there is no analysis: the query ran on engine %s, only engine %s measures its operators", res.Engine, query.EngineThanos))
-		}
+	if res.Analysis != nil {
+		data.analysis = res.Analysis
+	}
+	if res.AnalysisErr != nil {
+		out.warnings = append(out.warnings, fmt.Sprintf("there is no analysis: %v", res.AnalysisErr))
 	}
 	return out, nil
 }
