@@ -50,6 +50,11 @@ race: ## Run the unit and conformance tests with the race detector
 e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidecars, store, querier
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
+.PHONY: compat
+compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THANOS=/path/of/thanos
+	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }
+	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=20m $(E2E)
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	$(GO) test -run='^$$' -bench=. -benchmem $(UNIT)
