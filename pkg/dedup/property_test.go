@@ -147,6 +147,31 @@ func TestNoInventedFalls(t *testing.T) {
 	}
 }
 
+// Shows that values which are read up to a whole interval after their timestamps say, as a slow scrape may,
+// make no fall of a counter that never restarted. (Without the rule on late readings some do.)
+func TestSlowScrapes(t *testing.T) {
+	for seed := range uint64(5_000) {
+		w := newWorld(seed)
+		w.restarts = nil
+		rs := make([][]point, 2)
+		for i := range rs {
+			slow := w.rnd.IntN(4) > 0 // a replica's scrapes take about as long as one another
+			for _, p := range w.scrape(200, 0.05, 0) {
+				if slow {
+					p.v = w.at(p.t + w.interval*9/10)
+				}
+				rs[i] = append(rs[i], p)
+			}
+		}
+		got := merged(Options{Counter: true}, rs...)
+		for i := 1; i < len(got); i++ {
+			if got[i].v < got[i-1].v {
+				t.Fatalf("seed %d: %v after %v, interval %d\n%s\n%s", seed, got[i], got[i-1], w.interval, format(rs[0]), format(rs[1]))
+			}
+		}
+	}
+}
+
 // Shows that any input gives rising times, no panic, and the same in both orders.
 func FuzzStay(f *testing.F) {
 	f.Add([]byte{15, 1, 15, 2, 15, 3, 30, 4}, []byte{5, 1, 15, 2, 15, 3, 15, 4}, true)
