@@ -241,7 +241,22 @@ func TestBadStarts(t *testing.T) {
 	f(`unknown TLS curve \"P1\"`, "sidecar", "--grpc-server-tls-cert="+bad, "--grpc-server-tls-key="+bad, "--grpc-server-tls-curves=P1")
 	f(`err="auto-gomemlimit.ratio 2: want more than 0 and at most 1"`, "sidecar", "--enable-auto-gomemlimit", "--auto-gomemlimit.ratio=2")
 
-	p := start(t, "sidecar", "--prometheus.url="+deadURL(), "--grpc-address=127.0.0.1:0", "--http-address="+taken.Addr().String())
+	f(`flag --selector.relabel-config: `, "store", "--selector.relabel-config=[{action: replace, target_label: a}]")
+	f(`flag --index-cache.config: index cache of type \"TAPE\"`, "store", "--index-cache.config=type: TAPE")
+	f("guess", "store", "--block-discovery-strategy=guess")
+	f(`flag --web.external-prefix: `, "store", "--web.external-prefix=/a{b}")
+	f(`flag --selector-label: \"a\" is no label like name=\"value\"`, "query", "--selector-label=a")
+	f(`flags --endpoint.sd-config and --endpoint.sd-config-file exclude each other`, "query", "--endpoint.sd-config=a", "--endpoint.sd-config-file=b")
+	f("/nowhere/sd.yml", "query", "--endpoint.sd-config-file=/nowhere/sd.yml")
+	f("smoke", "query", "--store.sd-dns-resolver=smoke")
+	f("dns+", "query", "--endpoint-strict=dns+a:1")
+	f("/nowhere/ca", "query", "--grpc-client-tls-secure", "--grpc-client-tls-ca=/nowhere/ca", "--endpoint=a:1")
+
+	p := start(t, append([]string{"store", "--data-dir=" + t.TempDir()}, anyPort...)...)
+	if code := p.end(t); code != 1 || !strings.Contains(p.text(), "one of the flags --objstore.config and --objstore.config-file is required") {
+		t.Errorf("no bucket: code %d\n%s", code, p.text())
+	}
+	p = start(t, "sidecar", "--prometheus.url="+deadURL(), "--grpc-address=127.0.0.1:0", "--http-address="+taken.Addr().String())
 	if code := p.end(t); code != 1 || !strings.Contains(p.text(), fmt.Sprintf("listen for HTTP on %s: listen tcp %s: bind: address already in use", taken.Addr(), taken.Addr())) {
 		t.Errorf("port in use: code %d\n%s", code, p.text())
 	}
