@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kit/log"
@@ -106,13 +107,20 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	if engine != q.engines.named(req.Engine) {
 		q.metrics.fallbacks.Inc()
 	}
-	if err := q.queries.Start(ctx); err != nil {
+	timers := stats.NewQueryTimers()
+	queue := timers.GetTimer(stats.ExecQueueTime).Start()
+	err = q.queries.Start(ctx)
+	queue.Stop()
+	if err != nil {
 		query.Close()
 		// Not wrapped: whoever retries a timeout would only make the queue longer.
 		return nil, fmt.Errorf("too many queries at once, no more than %d are evaluated: %v", q.cfg.MaxConcurrent, err)
 	}
 	defer q.queries.Done()
+	total, eval := timers.GetTimer(stats.ExecTotalTime).Start(), timers.GetTimer(stats.EvalTotalTime).Start()
 	res := query.Exec(ctx)
+	eval.Stop()
+	total.Stop()
 	if res.Err != nil {
 		query.Close()
 		return nil, res.Err
@@ -126,6 +134,10 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	}
 	if req.Stats || req.PerStepStats {
 		r.Stats = query.Stats()
+		if engine == EngineThanos { // It has no timers, and an analysis changes what its counts share.
+			r.Stats.Timers = timers
+			r.Stats.Samples.TotalSamplesPerStep = slices.Clone(r.Stats.Samples.TotalSamplesPerStep)
+		}
 	}
 	if req.Analyze {
 		r.Analysis, r.AnalysisErr = analyze(query, engine)

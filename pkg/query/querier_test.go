@@ -506,13 +506,23 @@ func TestStats(t *testing.T) {
 		for range 20 { // Under the race detector this is what would find the counting.
 			res, err := q.Exec(t.Context(), Request{
 				Expr: expr, Start: time.UnixMilli(base + 20*60_000), End: time.UnixMilli(base + 40*60_000), Step: time.Minute,
-				Engine: engine, Stats: true, Analyze: true,
+				Engine: engine, Stats: true, PerStepStats: true, Analyze: true,
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if res.Engine != ran || res.Stats.Samples.TotalSamples == 0 || (res.Analysis != nil) != analysed || (res.AnalysisErr == nil) != analysed {
 				t.Errorf("%s: engine %s, %d samples, analysis %v (%v)", expr, res.Engine, res.Stats.Samples.TotalSamples, res.Analysis, res.AnalysisErr)
+			}
+			perStep := int64(0)
+			for _, n := range res.Stats.Samples.TotalSamplesPerStep {
+				perStep += n
+			}
+			if perStep != res.Stats.Samples.TotalSamples {
+				t.Errorf("%s on %s: %d samples, %d in all steps", expr, engine, res.Stats.Samples.TotalSamples, perStep)
+			}
+			if len(res.Stats.Timers.String()) == 0 {
+				t.Errorf("%s on %s: no times", expr, engine)
 			}
 			res.Close()
 		}
