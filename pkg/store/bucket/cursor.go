@@ -13,12 +13,19 @@ import (
 
 const (
 	// Series are read in batches that start small, so that a short answer is quick, and double up to the configured
-	// size, or until they take about this much.
+	// size, or until their entries take a window.
 	seriesBatchFirst = 256
-	seriesBatchBytes = 4 << 20
-	// The chunks of a batch are read in windows of about this size: so much of each block is in memory at a time.
-	chunkWindowBytes = 4 << 20
+	// A window is what a request has in memory of the chunks of one block at a time, and again of its index entries. A
+	// request over many blocks shares this much among them, so that its need does not grow with the time it covers.
+	windowBytesAll = 64 << 20
+	windowBytesMin = 256 << 10
+	windowBytesMax = 4 << 20
 )
+
+// windowBytes returns the size of the windows of a request over so many blocks.
+func windowBytes(blocks int) int64 {
+	return min(max(windowBytesAll/int64(max(blocks, 1)), windowBytesMin), windowBytesMax)
+}
 
 // cursor walks over the series of one block, in the order of their stored labels.
 //
@@ -33,12 +40,13 @@ type cursor struct {
 	tenant  string
 	shard   func(stored labels.Labels) bool // nil selects all
 
-	batchMax int
-	batch    int
-	refs     []uint32 // of the matching series that are not read yet
-	mem      *hold    // refs
-	symbols  symbolTable
-	entry    seriesEntry
+	batchMax    int
+	windowBytes int64
+	batch       int
+	refs        []uint32 // of the matching series that are not read yet
+	mem         *hold    // refs
+	symbols     symbolTable
+	entry       seriesEntry
 
 	series    []batchSeries // of the batch
 	chunks    []store.Chunk // of all series of the batch
@@ -204,7 +212,7 @@ func (c *cursor) readSeries() error {
 		}
 	}
 	c.acc.touch(seriesData, n, n, bytes)
-	c.batch = max(1, min(2*n, c.batchMax, int(seriesBatchBytes/max(bytes/int64(n), 1))))
+	c.batch = max(1, min(2*n, c.batchMax, int(c.windowBytes/max(bytes/int64(n), 1))))
 	return nil
 }
 
@@ -269,7 +277,7 @@ func (c *cursor) readChunks() error {
 		for i := c.series[end].from; i < c.series[end].to; i++ {
 			size += c.chunkBytes(i)
 		}
-		if size > chunkWindowBytes && end > start {
+		if size > c.windowBytes && end > start {
 			break
 		}
 	}

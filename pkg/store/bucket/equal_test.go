@@ -247,3 +247,61 @@ func counterOf(t testing.TB, c *prometheus.CounterVec) float64 {
 	}
 	return fams[0].GetMetric()[0].GetCounter().GetValue()
 }
+
+// Shows that a request over more data than a window holds a window's worth at a time, and that series which are kept
+// back for their order, or kept by the caller, stay what they are when the window moves on.
+func TestWindows(t *testing.T) {
+	const n, size = 400, 22_000
+	rnd := rand.New(rand.NewPCG(7, 8))
+	series := make([]handSeries, n)
+	first := make([]float64, n)
+	for i := range series {
+		vs := make([]float64, 2500)
+		for j := range vs {
+			vs[j] = rnd.Float64()
+		}
+		first[i] = vs[0]
+		// Each hundredth is followed by 99 that extend it.
+		l := ls("__name__", "m", "b", fmt.Sprint(i/100))
+		if i%100 > 0 {
+			l = ls("__name__", "m", "b", fmt.Sprint(i/100), "c", fmt.Sprintf("%02d", i%100))
+		}
+		series[i] = handSeries{l, []handChunk{xorChunk(0, 10, vs...)}}
+	}
+	bkt := objstore.NewInMemBucket()
+	handBlock{n: 1, mint: 0, maxt: 100_000, external: ls("zzz", "1"), series: series}.write(t, bkt)
+	for _, replica := range []string{"none", "c", "zzz"} {
+		const budget = 40 << 20
+		s := open(t, bkt, Config{MemoryBytesMax: budget})
+		cur, err := s.Series(t.Context(), &store.SeriesRequest{MinTime: 0, MaxTime: 100_000, Matchers: []*labels.Matcher{eq("__name__", "m")}, WithoutReplicaLabels: []string{replica}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []float64
+		peak := int64(0)
+		var kept []*store.Series
+		for cur.Next() {
+			peak = max(peak, s.budget.Used())
+			kept = append(kept, store.Keep(cur))
+		}
+		if cur.Err() != nil || len(cur.Warnings()) > 0 {
+			t.Fatal(cur.Err(), cur.Warnings())
+		}
+		if err := cur.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range kept {
+			got = append(got, values(t, x.Chunks[0].Raw)[0])
+		}
+		slices.Sort(got)
+		want := slices.Sorted(slices.Values(first))
+		if !slices.Equal(got, want) {
+			t.Errorf("without %s: %d series, some of them wrong", replica, len(got))
+		}
+		// A removed label that is stored needs all series for sorting; else there is a window of chunks and the slack
+		// of its last slab.
+		if peak > windowBytesMax*2 && replica != "c" {
+			t.Errorf("without %s: %d bytes held of %d", replica, peak, n*size)
+		}
+	}
+}

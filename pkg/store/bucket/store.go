@@ -226,8 +226,8 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, ts []target,
 		opt := store.RelabelOptions{External: t.block.labels, Drop: req.WithoutReplicaLabels, MayClash: t.block.mayClash(req.WithoutReplicaLabels), Budget: s.budget}
 		c := &cursor{
 			ctx: ctx, block: t.block, req: req, acc: acc, metrics: s.metrics, tenant: tenant, shard: shardOf(req, opt),
-			batchMax: s.cfg.SeriesBatchSize,
-			mem:      &hold{budget: s.budget}, batchMem: &hold{budget: s.budget},
+			batchMax: s.cfg.SeriesBatchSize, windowBytes: windowBytes(len(ts)),
+			mem: &hold{budget: s.budget}, batchMem: &hold{budget: s.budget},
 			entries: &arena{budget: s.budget}, data: &arena{budget: s.budget},
 		}
 		g.Go(func() error {

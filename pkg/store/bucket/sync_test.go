@@ -179,6 +179,7 @@ func TestInitialSync(t *testing.T) {
 		tries, good = 0, math.MaxInt
 		go func() { done <- s.Run(ctx) }()
 		time.Sleep(150 * time.Second)
+		synctest.Wait()
 		if tries != 2 || len(s.Blocks()) != 3 {
 			t.Errorf("%d looks, %d blocks", tries, len(s.Blocks()))
 		}
