@@ -69,7 +69,6 @@ proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## Generate the
 
 .PHONY: check
 check: lint proto ## Check what review would: linters, go.mod, generated code without drift
-	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	cd test/tools && $(GO) mod tidy -diff
 	git diff --exit-code -- proto
