@@ -15,13 +15,13 @@ type Gate struct {
 	metrics *metrics
 }
 
-// New makes a gate for max holders; 0 or less is no bound. Its metrics are named prefix_max,
+// New makes a gate for width holders; 0 or less is no bound. Its metrics are named prefix_max,
 // prefix_in_flight, prefix_total and prefix_duration_seconds, for example with the prefix
 // "thanos_query_concurrent_gate_queries"; a nil Registerer registers nothing.
-func New(prefix string, max int, reg prometheus.Registerer) *Gate {
+func New(prefix string, width int, reg prometheus.Registerer) *Gate {
 	m := newMetrics(prefix, reg)
-	m.max.Set(float64(max))
-	return &Gate{slots: newSlots(max), metrics: m}
+	m.max.Set(float64(width))
+	return &Gate{slots: newSlots(width), metrics: m}
 }
 
 // Twin returns an empty gate of the same width that reports to the same metrics: for a bound that
@@ -63,9 +63,9 @@ func (g *Gate) Done() {
 	}
 }
 
-func newSlots(max int) chan struct{} {
-	if max <= 0 {
+func newSlots(width int) chan struct{} {
+	if width <= 0 {
 		return nil
 	}
-	return make(chan struct{}, max)
+	return make(chan struct{}, width)
 }

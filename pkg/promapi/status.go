@@ -68,7 +68,7 @@ func externalLabels(config string) (labels.Labels, error) {
 }
 
 // ErrNoLowestTimestamp answers LowestTimestamp when Prometheus does not export the metric.
-var ErrNoLowestTimestamp = errors.New("Prometheus does not export " + lowestTimestamp + "; it needs a local TSDB (no agent mode)")
+var ErrNoLowestTimestamp = errors.New("no lowest timestamp: Prometheus does not export " + lowestTimestamp + "; it needs a local TSDB (no agent mode)")
 
 const lowestTimestamp = "prometheus_tsdb_lowest_timestamp_seconds"
 

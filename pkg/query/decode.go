@@ -112,13 +112,13 @@ func (g *guard) Seek(t int64) (kind chunkenc.ValueType) {
 }
 
 func (g *guard) AtHistogram(h *histogram.Histogram) (t int64, out *histogram.Histogram) {
-	out = &histogram.Histogram{}
+	out = &histogram.Histogram{} //nolint:wastedassign // what is returned after a panic
 	defer g.caught(nil)
 	return g.Iterator.AtHistogram(h)
 }
 
 func (g *guard) AtFloatHistogram(h *histogram.FloatHistogram) (t int64, out *histogram.FloatHistogram) {
-	out = &histogram.FloatHistogram{}
+	out = &histogram.FloatHistogram{} //nolint:wastedassign // what is returned after a panic
 	defer g.caught(nil)
 	return g.Iterator.AtFloatHistogram(h)
 }

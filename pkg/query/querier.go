@@ -114,7 +114,7 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		query.Close()
 		// Not wrapped: whoever retries a timeout would only make the queue longer.
-		return nil, fmt.Errorf("too many queries at once, no more than %d are evaluated: %v", q.cfg.MaxConcurrent, err)
+		return nil, fmt.Errorf("too many queries at once, no more than %d are evaluated: %v", q.cfg.MaxConcurrent, err) //nolint:errorlint // as said
 	}
 	defer q.queries.Done()
 	total, eval := timers.GetTimer(stats.ExecTotalTime).Start(), timers.GetTimer(stats.EvalTotalTime).Start()

@@ -96,7 +96,7 @@ func (t *trimmed) Seek(to int64) chunkenc.ValueType {
 }
 
 func (t *trimmed) take(kind chunkenc.ValueType) chunkenc.ValueType {
-	if kind != chunkenc.ValNone && t.Iterator.AtT() > t.maxt {
+	if kind != chunkenc.ValNone && t.AtT() > t.maxt {
 		t.ended = true
 		return chunkenc.ValNone
 	}

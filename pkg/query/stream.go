@@ -120,7 +120,7 @@ func (s *stream) forward(t int64) chunkenc.ValueType {
 
 // take ends the stream behind the wanted times.
 func (s *stream) take(kind chunkenc.ValueType) chunkenc.ValueType {
-	t := s.Iterator.AtT()
+	t := s.AtT()
 	if t > s.maxt {
 		s.ended, s.Iterator = true, nil
 		return chunkenc.ValNone

@@ -56,7 +56,7 @@ func (s *Standalone) watchBucket(ctx context.Context, recent store.Store, looked
 	for {
 		err := s.blocks.InitialSync(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		}
 		if err == nil {
 			break

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"path"
 	"testing"
@@ -17,7 +18,7 @@ func TestFromRequest(t *testing.T) {
 	type headers map[string]string
 	f := func(name string, c Config, h headers, cert *pkix.Name, want, wantErr string) {
 		t.Helper()
-		r := httptest.NewRequest("GET", "/api/v1/query", nil)
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/query", nil)
 		for k, v := range h {
 			r.Header.Set(k, v)
 		}

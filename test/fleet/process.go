@@ -39,7 +39,7 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
 	p := &Process{name: name, path: path, args: args, log: &logBuffer{}}
 	t.Cleanup(func() {
-		p.end(syscall.SIGTERM)
+		_ = p.end(syscall.SIGTERM)
 		if t.Failed() {
 			t.Logf("last lines of %s (%s %v):\n%s", p.name, p.path, p.args, p.log.tail(logTailLines))
 		}
@@ -86,7 +86,7 @@ func (p *Process) Restart(t testing.TB) {
 	default:
 		t.Fatalf("BUG: restart of %s, which is running", p.name)
 	}
-	fmt.Fprintf(p.log, "\n--- %s starts again ---\n", p.name)
+	_, _ = fmt.Fprintf(p.log, "\n--- %s starts again ---\n", p.name)
 	p.start(t)
 }
 

@@ -106,7 +106,7 @@ func cut[T any](out *answer, list []T, limit int) []T {
 	if limit == 0 || len(list) <= limit {
 		return list
 	}
-	out.warnings = append(out.warnings, truncated.Error())
+	out.warnings = append(out.warnings, truncated)
 	return list[:limit]
 }
 

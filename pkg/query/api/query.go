@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -164,4 +163,4 @@ func (a *answer) warn(ws annotations.Annotations) {
 }
 
 // truncated is the warning of a list that was cut to the requested limit.
-var truncated = errors.New("results truncated due to limit")
+const truncated = "results truncated due to limit"

@@ -51,7 +51,7 @@ type cacheMetrics struct {
 	items, itemsBytes, totalSize prometheus.Gauge
 }
 
-func newCacheMetrics(max, itemMax int64, reg prometheus.Registerer) *cacheMetrics {
+func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMetrics {
 	const prefix = "thanos_store_index_cache_"
 	f := promauto.With(reg)
 	gauge := func(name, help string) prometheus.Gauge {
@@ -73,17 +73,17 @@ func newCacheMetrics(max, itemMax int64, reg prometheus.Registerer) *cacheMetric
 		itemsBytes: gauge("items_size_bytes", "Bytes of the items in the index cache."),
 		totalSize:  gauge("total_size_bytes", "Bytes of the items in the index cache with what they take beside."),
 	}
-	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_size_bytes", Help: "Bytes that the index cache may take."}).Set(float64(max))
+	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_size_bytes", Help: "Bytes that the index cache may take."}).Set(float64(sizeMax))
 	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_item_size_bytes", Help: "Bytes that one item of the index cache may take."}).Set(float64(itemMax))
 	m.requests.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
 	m.hits.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
 	return m
 }
 
-// newCache makes a cache of max bytes; one of 0 keeps nothing.
-func newCache(max int64, reg prometheus.Registerer) *cache {
-	itemMax := max / cacheItemPart
-	return &cache{max: max, itemMax: itemMax, metrics: newCacheMetrics(max, itemMax, reg), items: map[cacheKey]*list.Element{}, order: list.New()}
+// newCache makes a cache of sizeMax bytes; one of 0 keeps nothing.
+func newCache(sizeMax int64, reg prometheus.Registerer) *cache {
+	itemMax := sizeMax / cacheItemPart
+	return &cache{max: sizeMax, itemMax: itemMax, metrics: newCacheMetrics(sizeMax, itemMax, reg), items: map[cacheKey]*list.Element{}, order: list.New()}
 }
 
 // get returns a posting list, nil if it is not there.

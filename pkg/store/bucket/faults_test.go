@@ -176,7 +176,7 @@ func TestFlippedBytes(t *testing.T) {
 	told := map[string]int{}
 	for _, name := range []string{"index", "chunks/000001"} {
 		object := objects[id.String()+"/"+name]
-		for i := 0; i < len(object); i++ {
+		for i := range object {
 			bkt := objstore.NewInMemBucket()
 			for n, b := range objects {
 				if n == id.String()+"/"+name {

@@ -83,7 +83,7 @@ func describe(all []*store.Series) []string {
 // off and on, and odd but valid messages are understood.
 func TestFrames(t *testing.T) {
 	one := func(at int64, ls ...string) *prompb.ChunkedSeries { return chunked([]prompb.Chunk{xor(at, 3)}, ls...) }
-	concat := func(bs ...[]byte) []byte { return slices.Concat(bs...) }
+	concat := slices.Concat[[]byte]
 	// The labels after the chunks, as no server sends them.
 	chunksFirst := func() []byte {
 		cs, _ := (&prompb.ChunkedSeries{Chunks: []prompb.Chunk{xor(50, 3)}}).Marshal()

@@ -131,7 +131,7 @@ func TestCalls(t *testing.T) {
 	data := storetest.Common()
 	p := newFakeProm(t, data)
 	client := p.serve(t)
-	var from, to int64 = storetest.Base, storetest.Base + 1000
+	from, to := storetest.Base, storetest.Base+1000
 	st := New(client, func() labels.Labels { return p.external }, func() (int64, int64) { return from, to }, Config{}, log.NewNopLogger(), nil)
 	up, no := labels.MustNewMatcher(labels.MatchEqual, "__name__", "up"), labels.MustNewMatcher(labels.MatchEqual, "cluster", "us")
 	ask := func(mint, maxt int64, ms ...*labels.Matcher) int {
@@ -178,7 +178,7 @@ func TestCalls(t *testing.T) {
 // External labels that have changed in Prometheus and not here yet never lead to a wrong order.
 func TestStaleExternalLabels(t *testing.T) {
 	p := newFakeProm(t, storetest.Common())
-	st := New(p.serve(t), func() labels.Labels { return labels.EmptyLabels() }, func() (int64, int64) { return math.MinInt64, math.MaxInt64 }, Config{}, log.NewNopLogger(), nil)
+	st := New(p.serve(t), labels.EmptyLabels, func() (int64, int64) { return math.MinInt64, math.MaxInt64 }, Config{}, log.NewNopLogger(), nil)
 	if _, _, err := drain(st, everything()); store.KindOf(err) != store.KindUnavailable || !strings.Contains(err.Error(), "ask again") {
 		t.Errorf("got %v", err)
 	}

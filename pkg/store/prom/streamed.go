@@ -70,7 +70,7 @@ func (s *streamed) Next() bool {
 			return false
 		}
 		if !s.readAhead() {
-			if s.end != io.EOF {
+			if !errors.Is(s.end, io.EOF) {
 				s.err = s.wrap(s.end)
 			}
 			return false
