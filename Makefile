@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 
 BIN   := $(CURDIR)/.bin
 GO    ?= go
+# How long each benchmark runs: a time or a number of rounds (1x).
+BENCHTIME ?= 1s
 # The tests that start real processes. They belong to `make e2e`; the rest to `make test` and `make race`.
 E2E   := ./test/integration/...
 UNIT  := $$($(GO) list ./... | grep -v '/test/integration')
@@ -34,17 +36,16 @@ build: ## Build all binaries into ./bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $$($(GO) list ./cmd/... | grep -v /components)
 
 .PHONY: test
-test: ## Run all tests: unit, conformance, and integration with real Prometheus servers
-	$(GO) test $(UNIT)
-	$(MAKE) e2e
+test: $(BIN)/prometheus ## Run all tests: unit, conformance, and integration with real Prometheus servers
+	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -timeout=20m ./...
 
 .PHONY: unit
 unit: ## Run the unit and conformance tests only
 	$(GO) test $(UNIT)
 
 .PHONY: race
-race: ## Run the unit and conformance tests with the race detector
-	$(GO) test -race $(UNIT)
+race: $(BIN)/prometheus ## Run all tests with the race detector
+	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -race -timeout=20m ./...
 
 .PHONY: e2e
 e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidecars, store, querier
@@ -57,7 +58,7 @@ compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THA
 
 .PHONY: bench
 bench: ## Run the benchmarks
-	$(GO) test -run='^$$' -bench=. -benchmem $(UNIT)
+	$(GO) test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem $(UNIT)
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters
