@@ -95,11 +95,6 @@ var absent = map[string]string{
 	"thanos_matchers_cache_*":                         "there is no cache of matchers yet",
 	"thanos_bucket_store_indexheader_lazy_*":          "index headers are not opened lazily yet",
 	"thanos_bucket_store_lazy_expanded_posting_*":     "postings are not expanded lazily yet",
-	"thanos_bucket_store_postings_fetch_duration_*":   "the reader times requests, not their parts, yet",
-	"thanos_bucket_store_series_fetch_duration_*":     "the reader times requests, not their parts, yet",
-	"thanos_bucket_store_chunks_fetch_duration_*":     "the reader times requests, not their parts, yet",
-	"thanos_bucket_store_postings_size_bytes":         "the reader counts postings with all data, yet",
-	"thanos_consistency_delay_seconds":                "the delay is a flag, not exported yet",
 }
 
 func absence(metric string) (reason string, ok bool) {

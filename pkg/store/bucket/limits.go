@@ -2,6 +2,9 @@ package bucket
 
 import (
 	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -31,6 +34,18 @@ type account struct {
 
 	// What was read: items and bytes that were wanted, and items and bytes that came from the bucket.
 	touched, touchedBytes, fetched, fetchedBytes [dataTypes]atomic.Uint64
+	// How long reads from the bucket took: all together in ns, and each.
+	fetchTime     [dataTypes]atomic.Int64
+	fetchDuration [dataTypes]prometheus.Observer
+}
+
+// took notes the time of a read that began at start.
+func (a *account) took(what dataType, start time.Time) {
+	d := time.Since(start)
+	a.fetchTime[what].Add(int64(d))
+	if o := a.fetchDuration[what]; o != nil {
+		o.Observe(d.Seconds())
+	}
 }
 
 func (a *account) refuse(reason, format string, args ...any) error {

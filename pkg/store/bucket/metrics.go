@@ -1,6 +1,8 @@
 package bucket
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -16,8 +18,12 @@ type metrics struct {
 	blocksQueried, resultSeries, getAll, merge     *prometheus.HistogramVec
 	sentChunkSize                                  *prometheus.HistogramVec
 	touched, touchedBytes, fetched, fetchedBytes   *prometheus.HistogramVec
+	postingsSize                                   *prometheus.HistogramVec
 	queriesDropped                                 *prometheus.CounterVec
 	seriesRefetches, chunkRefetches, emptyPostings *prometheus.CounterVec
+
+	// Of reads from the bucket, and of all reads of a request together; there is no sum of postings.
+	fetchDuration, fetchDurationSum [dataTypes]*prometheus.HistogramVec
 }
 
 var (
@@ -26,7 +32,7 @@ var (
 	bytesBuckets    = []float64{32, 256, 512, 1024, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 256 << 20, 512 << 20}
 )
 
-func newMetrics(reg prometheus.Registerer) *metrics {
+func newMetrics(cfg Config, reg prometheus.Registerer) *metrics {
 	const prefix = "thanos_bucket_store_"
 	f := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
@@ -69,12 +75,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lazyPostings:      counter("lazy_expanded_postings_total", "Requests to a block in which posting lists were left unread because reading the series was cheaper."),
 		emptyPostings:     counters("empty_postings_total", "Blocks in which no series matched.", "tenant"),
 	}
+	m.postingsSize = histograms("postings_size_bytes", "Size of the posting lists that a request looked at, in bytes.", bytesBuckets, "tenant")
+	for d, name := range map[dataType]string{postingsData: "postings", seriesData: "series", chunksData: "chunks"} {
+		m.fetchDuration[d] = histograms(name+"_fetch_duration_seconds", "Time taken by each read of "+name+" from the bucket, in seconds.", durationBuckets, "tenant")
+	}
+	for d, name := range map[dataType]string{seriesData: "series", chunksData: "chunks"} {
+		m.fetchDurationSum[d] = histograms(name+"_fetch_duration_sum_seconds", "Time taken by all reads of "+name+" of a request, which may run side by side, in seconds.", durationBuckets, "tenant")
+	}
+	f.NewGauge(prometheus.GaugeOpts{Name: "thanos_consistency_delay_seconds", Help: "Smallest age of a block that is served, in seconds."}).Set(cfg.ConsistencyDelay.Seconds())
 	// Whoever sums these wants them at 0 before the first request.
 	const t = tenancy.DefaultTenant
-	for _, h := range []*prometheus.HistogramVec{m.blocksQueried, m.resultSeries, m.getAll, m.merge, m.sentChunkSize} {
+	for _, h := range []*prometheus.HistogramVec{m.blocksQueried, m.resultSeries, m.getAll, m.merge, m.sentChunkSize, m.postingsSize} {
 		h.WithLabelValues(t)
 	}
 	for d := range dataTypes {
+		m.fetchDuration[d].WithLabelValues(t)
+		if sum := m.fetchDurationSum[d]; sum != nil {
+			sum.WithLabelValues(t)
+		}
 		for _, h := range []*prometheus.HistogramVec{m.touched, m.touchedBytes, m.fetched, m.fetchedBytes} {
 			h.WithLabelValues(d.String(), t)
 		}
@@ -90,7 +108,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // observe records what a request took.
 func (m *metrics) observe(a *account, tenant string) {
+	m.postingsSize.WithLabelValues(tenant).Observe(float64(a.touchedBytes[postingsData].Load()))
 	for d := range dataTypes {
+		if sum := m.fetchDurationSum[d]; sum != nil {
+			sum.WithLabelValues(tenant).Observe(time.Duration(a.fetchTime[d].Load()).Seconds())
+		}
 		m.touched.WithLabelValues(d.String(), tenant).Observe(float64(a.touched[d].Load()))
 		m.touchedBytes.WithLabelValues(d.String(), tenant).Observe(float64(a.touchedBytes[d].Load()))
 		m.fetched.WithLabelValues(d.String(), tenant).Observe(float64(a.fetched[d].Load()))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"github.com/thanos-io/objstore"
 	"golang.org/x/sync/errgroup"
@@ -65,6 +66,7 @@ func runs(pieces []piece) (out [][2]int) {
 // read reads pieces, sorted by offset, several runs at a time, and calls each in the order of a run with a reader that
 // stands at the start of piece i. An error of each ends everything.
 func (o *object) read(ctx context.Context, pieces []piece, each func(i int, r *runReader) error) error {
+	defer o.account.took(o.what, time.Now())
 	rs := runs(pieces)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rangeConcurrency)

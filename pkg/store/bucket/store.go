@@ -79,7 +79,7 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 		return nil, err
 	}
 	s := &Store{
-		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(reg), fetcher: fetcher,
+		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(cfg, reg), fetcher: fetcher,
 		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
 		cache:  newCache(cfg.IndexCacheBytesMax, reg),
 		gate:   gate.New("thanos_bucket_store_series_gate_queries", cfg.SeriesConcurrency, reg),
@@ -203,7 +203,11 @@ func (s *Store) clamp(req *store.SeriesRequest) *store.SeriesRequest {
 }
 
 func (s *Store) newAccount(tenant string) *account {
-	return &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	a := &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	for d := range dataTypes {
+		a.fetchDuration[d] = s.metrics.fetchDuration[d].WithLabelValues(tenant)
+	}
+	return a
 }
 
 func tenantOf(ctx context.Context) string {
