@@ -57,9 +57,19 @@ func (s *Shipper) isUploaded(ctx context.Context, id ulid.ULID) (bool, error) {
 		return false, fmt.Errorf("look for %s: %w", mark, err)
 	}
 	if marked {
-		return false, fmt.Errorf("block %s is being deleted from the bucket: %s is there without a meta.json; it is uploaded when the mark is gone", id, mark)
+		return false, &deletingError{id: id, mark: mark}
 	}
 	return false, nil
+}
+
+// deletingError says that a block must not be uploaded while the same one is being deleted.
+type deletingError struct {
+	id   ulid.ULID
+	mark string
+}
+
+func (e *deletingError) Error() string {
+	return fmt.Sprintf("block %s is being deleted from the bucket: %s is there without a meta.json; it is uploaded when the mark is gone", e.id, e.mark)
 }
 
 // overlapError says that a compacted block must not be uploaded.
@@ -129,8 +139,10 @@ func (o *overlaps) list(ctx context.Context, ls labels.Labels) error {
 	return nil
 }
 
-// isOverlap tells whether an error is an overlapError.
-func isOverlap(err error) bool {
+// standsAlone tells whether an error is about one block that the bucket has, or had, in some way, so that no
+// compactor waits for it.
+func standsAlone(err error) bool {
 	var o *overlapError
-	return errors.As(err, &o)
+	var d *deletingError
+	return errors.As(err, &o) || errors.As(err, &d)
 }

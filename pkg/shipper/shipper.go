@@ -163,8 +163,7 @@ func (s *Shipper) goesOn(ctx context.Context, err error) bool {
 		return false
 	}
 	s.metrics.uploadFailures.Inc()
-	// A block that overlaps is never uploaded, so nobody waits for it.
-	return s.cfg.AllowOutOfOrder || isOverlap(err)
+	return s.cfg.AllowOutOfOrder || standsAlone(err)
 }
 
 // ship brings one block into the bucket. did is false if it was there already.
