@@ -19,6 +19,8 @@
 //  5. Replicas with the same timestamps and values are copies (replicated receivers): they are walked
 //     together and the result is the union of their samples. Where copies disagree, the greater one goes on.
 //  6. A stale marker counts only when no replica has a sample within 1.5 I after it, and once.
+//  7. The stream begins with the replica that scrapes first in the interval, counted from the epoch, among
+//     those that begin within 1.5 I of the earliest. So it is the same replica wherever a reader begins.
 //
 // Nothing in this depends on the order in which the replicas are given.
 package dedup

@@ -48,6 +48,15 @@ func (v *interval) learn() {
 	}
 }
 
+// whole returns the interval as it was configured, most likely: whole seconds, but for very short ones.
+func (v *interval) whole() int64 {
+	const second = 1000
+	if v.length < second {
+		return v.length
+	}
+	return (v.length + second/2) / second * second
+}
+
 // less orders by length, then by what it was learned from, so that of several always the same is the least.
 func (v *interval) less(w *interval) bool {
 	return cmp.Or(cmp.Compare(v.length, w.length), cmp.Compare(v.n, w.n), slices.Compare(v.last[:], w.last[:])) < 0

@@ -153,6 +153,9 @@ func (s *stay) turn() chunkenc.ValueType {
 		s.marker, s.switched = true, false
 		return s.last.kind
 	}
+	if s.on < 0 {
+		earliest = s.home(earliest)
+	}
 	// What is stayed on is as good as another that is earlier by less than half an interval.
 	var pick int
 	if own != math.MaxInt64 && own < s.interval.after(earliest, 1) {
@@ -169,6 +172,31 @@ func (s *stay) turn() chunkenc.ValueType {
 	}
 	s.follow(pick, func(r *replica) bool { return r.cur.t == chosen.t && compare(&r.cur, &chosen) == 0 })
 	return s.last.kind
+}
+
+// home returns the time of the first sample to begin with (7): among the replicas that begin within 1.5 I of
+// the earliest, that of the one which scrapes first in the interval. Wherever a reader begins, it is the
+// same replica.
+func (s *stay) home(earliest int64) int64 {
+	whole := s.interval.whole()
+	if whole == 0 {
+		return earliest
+	}
+	best, bestPhase := earliest, int64(math.MaxInt64)
+	for i := range s.replicas {
+		r := &s.replicas[i]
+		if r.done() || r.cur.t >= s.interval.after(earliest, 3) {
+			continue
+		}
+		phase := r.cur.t % whole
+		if phase < 0 {
+			phase += whole
+		}
+		if phase < bestPhase || phase == bestPhase && r.cur.t < best {
+			best, bestPhase = r.cur.t, phase
+		}
+	}
+	return best
 }
 
 // cutOff tells whether the replica stayed on ended because no more of it was read: its next sample may lie

@@ -9,9 +9,8 @@ import (
 // lane is a list of chunks that follow one another without overlap: one replica's, as far as the
 // chunks tell. It indexes the chunks of its series.
 type lane struct {
-	chunks   []int32
-	end      int64 // time of the last sample
-	interval int64 // between samples of the last chunk, 0 if unknown
+	chunks []int32
+	end    int64 // time of the last sample
 }
 
 // overlap tells whether chunks, which are in order, need more than one lane.
@@ -25,33 +24,27 @@ func overlap(cs []store.Chunk) bool {
 }
 
 // split distributes the chunks of a series, which are in order, to lanes. A chunk continues the lane whose
-// last sample lies closest to one scrape interval before it: replicas scrape the same target at
-// different moments of the interval, so this follows one replica from chunk to chunk even where both
-// could go on. A chunk that overlaps the end of every lane opens a new one. The result depends on nothing
-// but the chunks. Lanes of before are reused.
+// rhythm it keeps: replicas scrape the same target at different moments of the interval, so the distance
+// from the lane's last sample to the chunk's first is a multiple of the interval in one replica, and not
+// between two. Only where the chunks begin and end does not matter: a Prometheus cuts them at the times
+// asked for, a bucket does not, and the lanes must be the same. A chunk that keeps no lane's rhythm, or
+// overlaps them all, opens a new one. The result depends on nothing but the chunks. Lanes of before are
+// reused.
 func split(cs []store.Chunk, lanes []lane) []lane {
 	for i := range lanes {
 		lanes[i].chunks = lanes[i].chunks[:0]
 	}
 	lanes, free := lanes[:0], lanes
+	usual := usualInterval(cs)
 	for i := range cs {
 		c := &cs[i]
-		between := interval(c)
 		best, bestOff := -1, int64(math.MaxInt64)
 		for j := range lanes {
 			l := &lanes[j]
 			if l.end >= c.MinTime {
 				continue
 			}
-			expected := between
-			if expected == 0 {
-				expected = l.interval
-			}
-			off := c.MinTime - l.end - expected
-			if off < 0 {
-				off = -off
-			}
-			if off < bestOff {
+			if off := offRhythm(c.MinTime-l.end, usual); off < bestOff && (usual == 0 || off <= usual/rhythmTolerance) {
 				best, bestOff = j, off
 			}
 		}
@@ -63,16 +56,35 @@ func split(cs []store.Chunk, lanes []lane) []lane {
 				lanes = append(lanes, lane{})
 				free = lanes
 			}
-			lanes[best].interval = 0
 		}
 		l := &lanes[best]
 		l.chunks = append(l.chunks, int32(i))
 		l.end = c.MaxTime
-		if between > 0 {
-			l.interval = between
-		}
 	}
 	return lanes
+}
+
+// rhythmTolerance is the part of an interval that a scrape may come early or late and still be the same
+// replica's.
+const rhythmTolerance = 8
+
+// offRhythm tells how far in ms a distance is from the nearest multiple of the interval.
+func offRhythm(distance, interval int64) int64 {
+	if interval == 0 {
+		return distance
+	}
+	off := distance % interval
+	return min(off, interval-off)
+}
+
+// usualInterval is the smallest average distance of samples in a chunk, 0 if none tells.
+func usualInterval(cs []store.Chunk) (least int64) {
+	for i := range cs {
+		if d := interval(&cs[i]); d > 0 && (least == 0 || d < least) {
+			least = d
+		}
+	}
+	return least
 }
 
 // interval is the average distance in ms between the samples of a chunk, 0 if it can't be told.

@@ -62,7 +62,7 @@ func (it *iterator) reset(s *series) {
 	for i := range it.lanes {
 		// The lanes are read from the start of their chunks, which have to be decoded from there anyway,
 		// and past the wanted end: so which replica is stayed on depends less on the times asked for.
-		it.inputs = append(it.inputs, it.stream(i, s, it.lanes[i].chunks, math.MinInt64, math.MaxInt64, asTotals))
+		it.inputs = append(it.inputs, it.stream(i, s, it.lanes[i].chunks, s.reading.mint, s.reading.maxt, asTotals))
 	}
 	it.merged = dedup.Merge(it.merged, it.inputs, opts)
 	it.trimmed = trimmed{Iterator: it.merged, mint: s.reading.mint, maxt: s.reading.maxt}
