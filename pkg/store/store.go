@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -77,6 +78,28 @@ type Description struct {
 	Name string
 	// Local is true of a Store in this process, which a store matcher on __address__ never selects.
 	Local bool
+	// Blocks names the blocks that are served, as proof of what is held: two Stores that serve a block hold
+	// the same of it. What lies outside MinTime and MaxTime is not served. Nil is no proof.
+	Blocks []BlockSet
+	// OnlyBlocks is true where all that is held is in Blocks.
+	OnlyBlocks bool
+	// Group is true of a Store that stands for several endpoints of the same data, one of which gets a
+	// request: asked again, it may do better.
+	Group bool
+}
+
+// BlockSet is the served blocks of one external label set, sorted by id.
+type BlockSet struct {
+	Labels labels.Labels
+	Blocks []Block
+}
+
+// Block is a served block, or the served part of it: its times and its resolution are in ms, both times
+// inclusive.
+type Block struct {
+	ID               ulid.ULID
+	MinTime, MaxTime int64
+	Resolution       int64
 }
 
 // TSDB is one database behind a Store: its external labels and time range in ms, both inclusive.

@@ -191,8 +191,12 @@ type StoreInfo struct {
 	TsdbInfos []*TSDBInfo `protobuf:"bytes,6,rep,name=tsdb_infos,json=tsdbInfos,proto3" json:"tsdb_infos,omitempty"`
 	// The server applies the projection fields of QueryHints.
 	SupportsProjections bool `protobuf:"varint,7,opt,name=supports_projections,json=supportsProjections,proto3" json:"supports_projections,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The blocks that are served, by which another endpoint is known to hold the same.
+	BlockSets []*BlockSet `protobuf:"bytes,1001,rep,name=block_sets,json=blockSets,proto3" json:"block_sets,omitempty"`
+	// All that the store holds is in block_sets.
+	OnlyBlocks    bool `protobuf:"varint,1002,opt,name=only_blocks,json=onlyBlocks,proto3" json:"only_blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoreInfo) Reset() {
@@ -267,6 +271,143 @@ func (x *StoreInfo) GetSupportsProjections() bool {
 	return false
 }
 
+func (x *StoreInfo) GetBlockSets() []*BlockSet {
+	if x != nil {
+		return x.BlockSets
+	}
+	return nil
+}
+
+func (x *StoreInfo) GetOnlyBlocks() bool {
+	if x != nil {
+		return x.OnlyBlocks
+	}
+	return false
+}
+
+// BlockSet is the served blocks of one external label set.
+type BlockSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Labels        *labelpb.ZLabelSet     `protobuf:"bytes,1,opt,name=labels,proto3" json:"labels,omitempty"`
+	Blocks        []*ServedBlock         `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlockSet) Reset() {
+	*x = BlockSet{}
+	mi := &file_infopb_info_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlockSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlockSet) ProtoMessage() {}
+
+func (x *BlockSet) ProtoReflect() protoreflect.Message {
+	mi := &file_infopb_info_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlockSet.ProtoReflect.Descriptor instead.
+func (*BlockSet) Descriptor() ([]byte, []int) {
+	return file_infopb_info_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BlockSet) GetLabels() *labelpb.ZLabelSet {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *BlockSet) GetBlocks() []*ServedBlock {
+	if x != nil {
+		return x.Blocks
+	}
+	return nil
+}
+
+// ServedBlock is a block, or the served part of it: a closed time range and a resolution in ms.
+type ServedBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The 16 bytes of the ULID.
+	Id            []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	MinTime       int64  `protobuf:"varint,2,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime       int64  `protobuf:"varint,3,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	Resolution    int64  `protobuf:"varint,4,opt,name=resolution,proto3" json:"resolution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServedBlock) Reset() {
+	*x = ServedBlock{}
+	mi := &file_infopb_info_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServedBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServedBlock) ProtoMessage() {}
+
+func (x *ServedBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_infopb_info_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServedBlock.ProtoReflect.Descriptor instead.
+func (*ServedBlock) Descriptor() ([]byte, []int) {
+	return file_infopb_info_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ServedBlock) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ServedBlock) GetMinTime() int64 {
+	if x != nil {
+		return x.MinTime
+	}
+	return 0
+}
+
+func (x *ServedBlock) GetMaxTime() int64 {
+	if x != nil {
+		return x.MaxTime
+	}
+	return 0
+}
+
+func (x *ServedBlock) GetResolution() int64 {
+	if x != nil {
+		return x.Resolution
+	}
+	return 0
+}
+
 // RulesInfo is empty.
 type RulesInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -276,7 +417,7 @@ type RulesInfo struct {
 
 func (x *RulesInfo) Reset() {
 	*x = RulesInfo{}
-	mi := &file_infopb_info_proto_msgTypes[3]
+	mi := &file_infopb_info_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +429,7 @@ func (x *RulesInfo) String() string {
 func (*RulesInfo) ProtoMessage() {}
 
 func (x *RulesInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[3]
+	mi := &file_infopb_info_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +442,7 @@ func (x *RulesInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesInfo.ProtoReflect.Descriptor instead.
 func (*RulesInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{3}
+	return file_infopb_info_proto_rawDescGZIP(), []int{5}
 }
 
 // MetricMetadataInfo is empty.
@@ -313,7 +454,7 @@ type MetricMetadataInfo struct {
 
 func (x *MetricMetadataInfo) Reset() {
 	*x = MetricMetadataInfo{}
-	mi := &file_infopb_info_proto_msgTypes[4]
+	mi := &file_infopb_info_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -325,7 +466,7 @@ func (x *MetricMetadataInfo) String() string {
 func (*MetricMetadataInfo) ProtoMessage() {}
 
 func (x *MetricMetadataInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[4]
+	mi := &file_infopb_info_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -338,7 +479,7 @@ func (x *MetricMetadataInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricMetadataInfo.ProtoReflect.Descriptor instead.
 func (*MetricMetadataInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{4}
+	return file_infopb_info_proto_rawDescGZIP(), []int{6}
 }
 
 // TargetsInfo is empty.
@@ -350,7 +491,7 @@ type TargetsInfo struct {
 
 func (x *TargetsInfo) Reset() {
 	*x = TargetsInfo{}
-	mi := &file_infopb_info_proto_msgTypes[5]
+	mi := &file_infopb_info_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +503,7 @@ func (x *TargetsInfo) String() string {
 func (*TargetsInfo) ProtoMessage() {}
 
 func (x *TargetsInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[5]
+	mi := &file_infopb_info_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +516,7 @@ func (x *TargetsInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsInfo.ProtoReflect.Descriptor instead.
 func (*TargetsInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{5}
+	return file_infopb_info_proto_rawDescGZIP(), []int{7}
 }
 
 // ExemplarsInfo is the range in ms that exemplars may come from. Both ends 0 is unknown, which is what
@@ -390,7 +531,7 @@ type ExemplarsInfo struct {
 
 func (x *ExemplarsInfo) Reset() {
 	*x = ExemplarsInfo{}
-	mi := &file_infopb_info_proto_msgTypes[6]
+	mi := &file_infopb_info_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +543,7 @@ func (x *ExemplarsInfo) String() string {
 func (*ExemplarsInfo) ProtoMessage() {}
 
 func (x *ExemplarsInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[6]
+	mi := &file_infopb_info_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +556,7 @@ func (x *ExemplarsInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExemplarsInfo.ProtoReflect.Descriptor instead.
 func (*ExemplarsInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{6}
+	return file_infopb_info_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExemplarsInfo) GetMinTime() int64 {
@@ -441,7 +582,7 @@ type QueryAPIInfo struct {
 
 func (x *QueryAPIInfo) Reset() {
 	*x = QueryAPIInfo{}
-	mi := &file_infopb_info_proto_msgTypes[7]
+	mi := &file_infopb_info_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +594,7 @@ func (x *QueryAPIInfo) String() string {
 func (*QueryAPIInfo) ProtoMessage() {}
 
 func (x *QueryAPIInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[7]
+	mi := &file_infopb_info_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +607,7 @@ func (x *QueryAPIInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAPIInfo.ProtoReflect.Descriptor instead.
 func (*QueryAPIInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{7}
+	return file_infopb_info_proto_rawDescGZIP(), []int{9}
 }
 
 // StatusInfo is empty.
@@ -478,7 +619,7 @@ type StatusInfo struct {
 
 func (x *StatusInfo) Reset() {
 	*x = StatusInfo{}
-	mi := &file_infopb_info_proto_msgTypes[8]
+	mi := &file_infopb_info_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +631,7 @@ func (x *StatusInfo) String() string {
 func (*StatusInfo) ProtoMessage() {}
 
 func (x *StatusInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[8]
+	mi := &file_infopb_info_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +644,7 @@ func (x *StatusInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusInfo.ProtoReflect.Descriptor instead.
 func (*StatusInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{8}
+	return file_infopb_info_proto_rawDescGZIP(), []int{10}
 }
 
 // TSDBInfo is one database behind a store: its external labels and its closed time range in ms.
@@ -518,7 +659,7 @@ type TSDBInfo struct {
 
 func (x *TSDBInfo) Reset() {
 	*x = TSDBInfo{}
-	mi := &file_infopb_info_proto_msgTypes[9]
+	mi := &file_infopb_info_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +671,7 @@ func (x *TSDBInfo) String() string {
 func (*TSDBInfo) ProtoMessage() {}
 
 func (x *TSDBInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[9]
+	mi := &file_infopb_info_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +684,7 @@ func (x *TSDBInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TSDBInfo.ProtoReflect.Descriptor instead.
 func (*TSDBInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{9}
+	return file_infopb_info_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TSDBInfo) GetLabels() *labelpb.ZLabelSet {
@@ -583,7 +724,7 @@ const file_infopb_info_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x01(\v2\x18.thanos.info.TargetsInfoR\atargets\x128\n" +
 	"\texemplars\x18\a \x01(\v2\x1a.thanos.info.ExemplarsInfoR\texemplars\x12/\n" +
 	"\x05query\x18\b \x01(\v2\x19.thanos.info.QueryAPIInfoR\x05query\x12/\n" +
-	"\x06status\x18\t \x01(\v2\x17.thanos.info.StatusInfoR\x06status\"\xa4\x02\n" +
+	"\x06status\x18\t \x01(\v2\x17.thanos.info.StatusInfoR\x06status\"\xfd\x02\n" +
 	"\tStoreInfo\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12+\n" +
@@ -591,7 +732,21 @@ const file_infopb_info_proto_rawDesc = "" +
 	"\x1fsupports_without_replica_labels\x18\x05 \x01(\bR\x1csupportsWithoutReplicaLabels\x124\n" +
 	"\n" +
 	"tsdb_infos\x18\x06 \x03(\v2\x15.thanos.info.TSDBInfoR\ttsdbInfos\x121\n" +
-	"\x14supports_projections\x18\a \x01(\bR\x13supportsProjectionsJ\x04\b\x04\x10\x05\"\v\n" +
+	"\x14supports_projections\x18\a \x01(\bR\x13supportsProjections\x125\n" +
+	"\n" +
+	"block_sets\x18\xe9\a \x03(\v2\x15.thanos.info.BlockSetR\tblockSets\x12 \n" +
+	"\vonly_blocks\x18\xea\a \x01(\bR\n" +
+	"onlyBlocksJ\x04\b\x04\x10\x05\"g\n" +
+	"\bBlockSet\x12)\n" +
+	"\x06labels\x18\x01 \x01(\v2\x11.thanos.ZLabelSetR\x06labels\x120\n" +
+	"\x06blocks\x18\x02 \x03(\v2\x18.thanos.info.ServedBlockR\x06blocks\"s\n" +
+	"\vServedBlock\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x19\n" +
+	"\bmin_time\x18\x02 \x01(\x03R\aminTime\x12\x19\n" +
+	"\bmax_time\x18\x03 \x01(\x03R\amaxTime\x12\x1e\n" +
+	"\n" +
+	"resolution\x18\x04 \x01(\x03R\n" +
+	"resolution\"\v\n" +
 	"\tRulesInfo\"\x14\n" +
 	"\x12MetricMetadataInfo\"\r\n" +
 	"\vTargetsInfo\"E\n" +
@@ -620,38 +775,43 @@ func file_infopb_info_proto_rawDescGZIP() []byte {
 	return file_infopb_info_proto_rawDescData
 }
 
-var file_infopb_info_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_infopb_info_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_infopb_info_proto_goTypes = []any{
 	(*InfoRequest)(nil),        // 0: thanos.info.InfoRequest
 	(*InfoResponse)(nil),       // 1: thanos.info.InfoResponse
 	(*StoreInfo)(nil),          // 2: thanos.info.StoreInfo
-	(*RulesInfo)(nil),          // 3: thanos.info.RulesInfo
-	(*MetricMetadataInfo)(nil), // 4: thanos.info.MetricMetadataInfo
-	(*TargetsInfo)(nil),        // 5: thanos.info.TargetsInfo
-	(*ExemplarsInfo)(nil),      // 6: thanos.info.ExemplarsInfo
-	(*QueryAPIInfo)(nil),       // 7: thanos.info.QueryAPIInfo
-	(*StatusInfo)(nil),         // 8: thanos.info.StatusInfo
-	(*TSDBInfo)(nil),           // 9: thanos.info.TSDBInfo
-	(*labelpb.ZLabelSet)(nil),  // 10: thanos.ZLabelSet
+	(*BlockSet)(nil),           // 3: thanos.info.BlockSet
+	(*ServedBlock)(nil),        // 4: thanos.info.ServedBlock
+	(*RulesInfo)(nil),          // 5: thanos.info.RulesInfo
+	(*MetricMetadataInfo)(nil), // 6: thanos.info.MetricMetadataInfo
+	(*TargetsInfo)(nil),        // 7: thanos.info.TargetsInfo
+	(*ExemplarsInfo)(nil),      // 8: thanos.info.ExemplarsInfo
+	(*QueryAPIInfo)(nil),       // 9: thanos.info.QueryAPIInfo
+	(*StatusInfo)(nil),         // 10: thanos.info.StatusInfo
+	(*TSDBInfo)(nil),           // 11: thanos.info.TSDBInfo
+	(*labelpb.ZLabelSet)(nil),  // 12: thanos.ZLabelSet
 }
 var file_infopb_info_proto_depIdxs = []int32{
-	10, // 0: thanos.info.InfoResponse.label_sets:type_name -> thanos.ZLabelSet
+	12, // 0: thanos.info.InfoResponse.label_sets:type_name -> thanos.ZLabelSet
 	2,  // 1: thanos.info.InfoResponse.store:type_name -> thanos.info.StoreInfo
-	3,  // 2: thanos.info.InfoResponse.rules:type_name -> thanos.info.RulesInfo
-	4,  // 3: thanos.info.InfoResponse.metric_metadata:type_name -> thanos.info.MetricMetadataInfo
-	5,  // 4: thanos.info.InfoResponse.targets:type_name -> thanos.info.TargetsInfo
-	6,  // 5: thanos.info.InfoResponse.exemplars:type_name -> thanos.info.ExemplarsInfo
-	7,  // 6: thanos.info.InfoResponse.query:type_name -> thanos.info.QueryAPIInfo
-	8,  // 7: thanos.info.InfoResponse.status:type_name -> thanos.info.StatusInfo
-	9,  // 8: thanos.info.StoreInfo.tsdb_infos:type_name -> thanos.info.TSDBInfo
-	10, // 9: thanos.info.TSDBInfo.labels:type_name -> thanos.ZLabelSet
-	0,  // 10: thanos.info.Info.Info:input_type -> thanos.info.InfoRequest
-	1,  // 11: thanos.info.Info.Info:output_type -> thanos.info.InfoResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 2: thanos.info.InfoResponse.rules:type_name -> thanos.info.RulesInfo
+	6,  // 3: thanos.info.InfoResponse.metric_metadata:type_name -> thanos.info.MetricMetadataInfo
+	7,  // 4: thanos.info.InfoResponse.targets:type_name -> thanos.info.TargetsInfo
+	8,  // 5: thanos.info.InfoResponse.exemplars:type_name -> thanos.info.ExemplarsInfo
+	9,  // 6: thanos.info.InfoResponse.query:type_name -> thanos.info.QueryAPIInfo
+	10, // 7: thanos.info.InfoResponse.status:type_name -> thanos.info.StatusInfo
+	11, // 8: thanos.info.StoreInfo.tsdb_infos:type_name -> thanos.info.TSDBInfo
+	3,  // 9: thanos.info.StoreInfo.block_sets:type_name -> thanos.info.BlockSet
+	12, // 10: thanos.info.BlockSet.labels:type_name -> thanos.ZLabelSet
+	4,  // 11: thanos.info.BlockSet.blocks:type_name -> thanos.info.ServedBlock
+	12, // 12: thanos.info.TSDBInfo.labels:type_name -> thanos.ZLabelSet
+	0,  // 13: thanos.info.Info.Info:input_type -> thanos.info.InfoRequest
+	1,  // 14: thanos.info.Info.Info:output_type -> thanos.info.InfoResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_infopb_info_proto_init() }
@@ -665,7 +825,7 @@ func file_infopb_info_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_infopb_info_proto_rawDesc), len(file_infopb_info_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

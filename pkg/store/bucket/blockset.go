@@ -18,6 +18,7 @@ type blockSet struct {
 	byID   map[ulid.ULID]*loaded
 	groups []*blockGroup // sorted by labels
 	desc   store.Description
+	known  bool // the bucket has been looked at; false before that, and after Close
 }
 
 // blockGroup is the blocks of equal external labels.
@@ -33,7 +34,7 @@ type tier struct {
 }
 
 func newBlockSet(blocks map[ulid.ULID]*loaded, name string) *blockSet {
-	s := &blockSet{byID: blocks, desc: store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: name}}
+	s := &blockSet{byID: blocks, desc: store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: name, OnlyBlocks: true}}
 	groups := map[string]*blockGroup{}
 	for _, b := range blocks {
 		key := b.labels.String()
@@ -55,8 +56,23 @@ func newBlockSet(blocks map[ulid.ULID]*loaded, name string) *blockSet {
 		}
 		s.desc.LabelSets = append(s.desc.LabelSets, g.labels)
 		s.desc.TSDBs = append(s.desc.TSDBs, g.ranges()...)
+		s.desc.Blocks = append(s.desc.Blocks, g.served())
 	}
 	return s
+}
+
+// served lists the blocks of the group for others.
+func (g *blockGroup) served() store.BlockSet {
+	set := store.BlockSet{Labels: g.labels}
+	for _, l := range g.tiers {
+		for _, b := range l.blocks {
+			set.Blocks = append(set.Blocks, store.Block{
+				ID: b.meta.ULID, MinTime: b.meta.MinTime, MaxTime: b.meta.MaxTime - 1, Resolution: b.meta.Resolution(),
+			})
+		}
+	}
+	slices.SortFunc(set.Blocks, func(x, y store.Block) int { return x.ID.Compare(y.ID) })
+	return set
 }
 
 func compareTimes(x, y *loaded) int {

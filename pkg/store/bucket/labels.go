@@ -109,6 +109,9 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
+	if !s.blocks.Load().known {
+		return nil, nil, errNotReady
+	}
 	req = s.clamp(req)
 	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.overlapping(req.MinTime, req.MaxTime) })
 	tenant := tenantOf(ctx)

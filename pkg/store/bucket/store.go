@@ -56,7 +56,7 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// New makes a Store that serves nothing before InitialSync. The bucket is only read.
+// New makes a Store that refuses requests before InitialSync. The bucket is only read.
 func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheus.Registerer) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -167,6 +167,9 @@ func release(ts []target) {
 	}
 }
 
+// errNotReady answers requests that come too early or too late: an empty answer would be taken for the whole.
+var errNotReady = store.Errorf(store.KindUnavailable, "the bucket has not been looked at yet, or the store is closed")
+
 // Series implements store.Store.
 func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
 	if ctx.Err() != nil {
@@ -174,6 +177,9 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 	}
 	if len(req.Matchers) == 0 {
 		return nil, store.ErrNoMatchers
+	}
+	if !s.blocks.Load().known {
+		return nil, errNotReady
 	}
 	req = s.clamp(req)
 	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.choose(req.MinTime, req.MaxTime, req.MaxResolution) })

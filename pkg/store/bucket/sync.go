@@ -110,7 +110,9 @@ func (s *Store) Sync(ctx context.Context) error {
 		}
 		dropped = append(dropped, b)
 	}
-	s.blocks.Store(newBlockSet(next, s.cfg.Name))
+	set := newBlockSet(next, s.cfg.Name)
+	set.known = true
+	s.blocks.Store(set)
 	s.metrics.blocksLoaded.Set(float64(len(next)))
 	for _, b := range dropped {
 		s.drop(b)

@@ -83,11 +83,43 @@ func TestSync(t *testing.T) {
 	d := s.Describe()
 	want := store.Description{
 		LabelSets: []labels.Labels{ls("r", "b")}, MinTime: 0, MaxTime: 4000, Name: "bucket",
-		TSDBs: []store.TSDB{{Labels: ls("r", "b"), MinTime: 0, MaxTime: 4000}},
+		TSDBs:  []store.TSDB{{Labels: ls("r", "b"), MinTime: 0, MaxTime: 4000}},
+		Blocks: []store.BlockSet{{Labels: ls("r", "b"), Blocks: []store.Block{{ID: testID(3), MinTime: 0, MaxTime: 3999}}}}, OnlyBlocks: true,
 	}
 	if diff := cmp.Diff(want, d, cmp.Comparer(labels.Equal)); diff != "" {
 		t.Errorf("description (-want +got):\n%s", diff)
 	}
+}
+
+// Shows that a store which has not looked at the bucket yet, or is closed, refuses requests: an empty answer would be
+// taken for the whole. (Killed: a mutant that answers from the empty set.)
+func TestNotReady(t *testing.T) {
+	s, err := New(objstore.NewInMemBucket(), Config{DataDir: t.TempDir()}, log.NewNopLogger(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, want bool) {
+		t.Helper()
+		cur, err := s.Series(t.Context(), &store.SeriesRequest{MaxTime: 5, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "b")}})
+		if err == nil {
+			cur.Close()
+		}
+		_, _, namesErr := s.LabelNames(t.Context(), &store.LabelNamesRequest{MaxTime: 5})
+		for _, err := range []error{err, namesErr} {
+			if (err != nil) != want || want && store.KindOf(err) != store.KindUnavailable {
+				t.Errorf("%s: error %v", what, err)
+			}
+		}
+	}
+	refused("before the first look", true)
+	if err := s.InitialSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	refused("after it", false)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused("closed", true)
 }
 
 // Shows that a header on disk is used again after a restart, a damaged one fetched again, and what belongs to unknown

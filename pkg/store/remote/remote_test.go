@@ -7,10 +7,14 @@ import (
 	"testing"
 
 	"github.com/go-kit/log"
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/koios-metrics/koios/pkg/store"
 	"github.com/koios-metrics/koios/pkg/store/remote"
@@ -128,4 +132,45 @@ func full(t testing.TB, st *remote.Store) *remote.Store {
 		t.Fatal(err)
 	}
 	return st
+}
+
+// What a Store says of its blocks arrives at the other end: its own label sets, ids, resolutions, and the
+// times cut to what is served. Ids of the wrong length are refused. (Killed: a mutant that does not cut.)
+func TestBlocksTravel(t *testing.T) {
+	id := func(n byte) (u ulid.ULID) { u[15] = n; return u }
+	d := store.Description{
+		Name: "gateway", MinTime: 100, MaxTime: 299, OnlyBlocks: true,
+		LabelSets: []labels.Labels{labels.FromStrings("r", "a"), labels.FromStrings("r", "b")},
+		Blocks: []store.BlockSet{
+			{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(1), MinTime: 0, MaxTime: 99}, {ID: id(2), MinTime: 50, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}}},
+			{Labels: labels.FromStrings("r", "b"), Blocks: []store.Block{{ID: id(4), MinTime: 150, MaxTime: 400}}},
+		},
+	}
+	want := d
+	want.Name = "peer"
+	want.Blocks = []store.BlockSet{
+		{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(2), MinTime: 100, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}}},
+		{Labels: labels.FromStrings("r", "b"), Blocks: []store.Block{{ID: id(4), MinTime: 150, MaxTime: 299}}},
+	}
+	st := remote.New(nil, remote.Config{Name: "peer"})
+	info := server.InfoOf("store", d)
+	raw, err := proto.Marshal(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := &infopb.InfoResponse{}
+	if err := proto.Unmarshal(raw, got); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.SetInfo(got); err != nil {
+		t.Fatal(err)
+	}
+	same := cmp.Comparer(func(a, b labels.Labels) bool { return labels.Equal(a, b) })
+	if diff := cmp.Diff(want, st.Describe(), same); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	got.Store.BlockSets[0].Blocks[0].Id = []byte("short")
+	if err := st.SetInfo(got); err == nil {
+		t.Error("an id of five bytes is taken")
+	}
 }

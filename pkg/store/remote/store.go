@@ -9,6 +9,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -29,6 +30,8 @@ type Config struct {
 	// Name is how errors, warnings and logs call the peer, most often its address. The target of the
 	// connection can't be asked for it.
 	Name string
+	// Group is true of a connection that leads to several endpoints of the same data (see store.Description).
+	Group bool
 	// Budget is charged with the answers that are held for sorting; nil is no bound. Peers may share one.
 	Budget *store.Budget
 	// Logger is told once when the peer is caught breaking its word. Nil is silence.
@@ -57,7 +60,7 @@ func New(cc grpc.ClientConnInterface, config Config) *Store {
 		config.Logger = log.NewNopLogger()
 	}
 	s := &Store{cc: cc, client: storepb.NewStoreClient(cc), config: config}
-	s.peer.Store(&peer{description: store.Description{Name: config.Name, MinTime: math.MinInt64, MaxTime: math.MaxInt64}})
+	s.peer.Store(&peer{description: store.Description{Name: config.Name, Group: config.Group, MinTime: math.MinInt64, MaxTime: math.MaxInt64}})
 	return s
 }
 
@@ -68,6 +71,7 @@ func (s *Store) SetInfo(info *infopb.InfoResponse) error {
 	if err != nil {
 		return err
 	}
+	p.description.Group = s.config.Group
 	s.peer.Store(p)
 	return nil
 }
@@ -231,5 +235,31 @@ func readInfo(name string, info *infopb.InfoResponse) (*peer, error) {
 		}
 		p.description.TSDBs = append(p.description.TSDBs, store.TSDB{Labels: ls, MinTime: t.GetMinTime(), MaxTime: t.GetMaxTime()})
 	}
+	p.description.OnlyBlocks = st.GetOnlyBlocks()
+	for _, set := range st.GetBlockSets() {
+		blocks, err := readBlocks(set)
+		if err != nil {
+			return nil, store.Errorf(store.KindInternal, "blocks of %s: %w", name, err)
+		}
+		p.description.Blocks = append(p.description.Blocks, blocks)
+	}
 	return p, nil
+}
+
+// readBlocks takes in blocks of a peer.
+func readBlocks(set *infopb.BlockSet) (out store.BlockSet, err error) {
+	if out.Labels, err = wire.DecodeLabels(set.GetLabels().GetLabels()); err != nil {
+		return out, err
+	}
+	out.Blocks = make([]store.Block, len(set.GetBlocks()))
+	for i, b := range set.GetBlocks() {
+		to := &out.Blocks[i]
+		if len(b.GetId()) != len(to.ID) {
+			return out, fmt.Errorf("%x is no id of a block", b.GetId())
+		}
+		copy(to.ID[:], b.GetId())
+		to.MinTime, to.MaxTime, to.Resolution = b.GetMinTime(), b.GetMaxTime(), b.GetResolution()
+	}
+	slices.SortFunc(out.Blocks, func(a, b store.Block) int { return a.ID.Compare(b.ID) })
+	return out, nil
 }

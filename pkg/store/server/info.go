@@ -65,5 +65,23 @@ func InfoOf(component string, d store.Description) *infopb.InfoResponse {
 		}
 		r.Store.TsdbInfos = append(r.Store.TsdbInfos, &infopb.TSDBInfo{Labels: wire.EncodeLabelSet(t.Labels), MinTime: t.MinTime, MaxTime: t.MaxTime})
 	}
+	r.Store.OnlyBlocks = d.OnlyBlocks
+	for _, set := range d.Blocks {
+		r.Store.BlockSets = append(r.Store.BlockSets, blockSet(set, d.MinTime, d.MaxTime))
+	}
 	return r
+}
+
+// blockSet writes down blocks, cut to the times that are served.
+func blockSet(set store.BlockSet, mint, maxt int64) *infopb.BlockSet {
+	out := &infopb.BlockSet{Labels: wire.EncodeLabelSet(set.Labels)}
+	blocks := make([]infopb.ServedBlock, len(set.Blocks)) // one piece of memory for all
+	for i, b := range set.Blocks {
+		to := &blocks[i]
+		to.Id, to.MinTime, to.MaxTime, to.Resolution = set.Blocks[i].ID[:], max(b.MinTime, mint), min(b.MaxTime, maxt), b.Resolution
+		if to.MinTime <= to.MaxTime {
+			out.Blocks = append(out.Blocks, to)
+		}
+	}
+	return out
 }
