@@ -12,7 +12,7 @@ import (
 
 // LabelNames implements store.Store.
 func (s *Store) LabelNames(ctx context.Context, req *store.LabelNamesRequest) ([]string, store.Warnings, error) {
-	rest, ok := store.MatchExternal(s.external, req.Matchers)
+	rest, ok := s.stored(req.Matchers)
 	if !ok {
 		return nil, nil, nil
 	}
@@ -40,7 +40,7 @@ func (s *Store) LabelValues(ctx context.Context, req *store.LabelValuesRequest) 
 	if req.Label == "" {
 		return nil, nil, store.Errorf(store.KindBadRequest, "label name is empty")
 	}
-	rest, ok := store.MatchExternal(s.external, req.Matchers)
+	rest, ok := s.stored(req.Matchers)
 	if !ok || slices.Contains(req.WithoutReplicaLabels, req.Label) {
 		return nil, nil, nil
 	}

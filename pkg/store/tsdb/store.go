@@ -73,7 +73,7 @@ func (s *Store) startTime() int64 {
 
 // Series implements store.Store.
 func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
-	rest, ok := store.MatchExternal(s.external, req.Matchers)
+	rest, ok := s.stored(req.Matchers)
 	if !ok {
 		return store.NewSliceCursor(nil), nil
 	}
@@ -104,6 +104,13 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		cur = store.Where(cur, func(sr *store.Series) bool { return sh.Selects(sr.Labels) })
 	}
 	return store.Limit(cur, req.Limit), nil
+}
+
+// stored returns the matchers on stored labels, in a slice of their own: the TSDB sorts what it is given, and
+// other Stores may be reading the request. ok is false when nothing can match.
+func (s *Store) stored(ms []*labels.Matcher) (rest []*labels.Matcher, ok bool) {
+	rest, ok = store.MatchExternal(s.external, ms)
+	return slices.Clone(rest), ok
 }
 
 func (s *Store) querier(mint, maxt int64) (storage.ChunkQuerier, error) {

@@ -292,3 +292,36 @@ func BenchmarkSeries(b *testing.B) {
 		})
 	}
 }
+
+// Shows that a request stays as it is: its matchers are shared by all Stores that are asked at the same time, and the
+// TSDB sorts those that it is given (it looks at plain ones before regular expressions).
+func TestMatchersStayInOrder(t *testing.T) {
+	db := open(t, nil)
+	fill(t, db, []storetest.Input{{Labels: labels.FromStrings("__name__", "m", "a", "1"), Samples: []storetest.Sample{{T: 1000, V: 1}}}})
+	s := New(db, labels.FromStrings("replica", "0"), Config{})
+	ms := []*labels.Matcher{
+		labels.MustNewMatcher(labels.MatchNotRegexp, "a", "2.*"),
+		labels.MustNewMatcher(labels.MatchRegexp, "a", ".*"),
+		labels.MustNewMatcher(labels.MatchNotEqual, "b", "1"),
+		labels.MustNewMatcher(labels.MatchEqual, "__name__", "m"),
+	}
+	before := slices.Clone(ms)
+	cur, err := s.Series(t.Context(), &store.SeriesRequest{MinTime: 0, MaxTime: 2000, Matchers: ms})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, _, err := store.Drain(cur); err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	if _, _, err := s.LabelNames(t.Context(), &store.LabelNamesRequest{MinTime: 0, MaxTime: 2000, Matchers: ms}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "replica"} {
+		if _, _, err := s.LabelValues(t.Context(), &store.LabelValuesRequest{Label: name, MinTime: 0, MaxTime: 2000, Matchers: ms}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(ms, before) {
+		t.Errorf("matchers are %v, were %v", ms, before)
+	}
+}
