@@ -182,6 +182,9 @@ func TestStay(t *testing.T) {
 	f("stale on the one stayed on", none, "0 15 30 50 65", "0 15 30 45:stale", "5 20 35 50 65")
 	f("stale in all", none, "0 15 30 45:stale", "0 15 30 45:stale", "5 20 35 50:stale")
 	f("back from stale", none, "0 15 30 45:stale 300 315", "0 15 30 45:stale 300 315", "5 20 35 50:stale 305 320")
+	f("copies back at once", none, "0 15 30:stale 45 60", "0 15 30:stale 45 60", "0 15 30:stale 45 60")
+	f("copies back at once, one cut", none, "0 15 30:stale 45 60", "0 15 30:stale 45 60", "15 30:stale")
+	f("copies back at once beside one alive", none, "0 15 35 50 65", "0 15 30:stale 45 60", "0 15 30:stale 45 60", "5 20 35 50 65")
 	f("stale before the start", none, "15 30", "0:stale 15 30", "5:stale 20 35")
 	f("stale while late", none, "0 15 30 35:stale", "0 15 30", "5 20 35:stale")
 

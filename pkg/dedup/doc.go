@@ -18,7 +18,8 @@
 //     an interval, so such a sample may really be older. Later ones can't be, and their fall is true.
 //  5. Replicas with the same timestamps and values are copies (replicated receivers): they are walked
 //     together and the result is the union of their samples. Where copies disagree, the greater one goes on.
-//  6. A stale marker counts only when no replica has a sample within 1.5 I after it, and once.
+//  6. A stale marker counts once, and only when no replica has a sample within 1.5 I after it that does not have
+//     the same marker: copies of a series that goes and is back at the next scrape agree that it was gone.
 //  7. The stream begins with the replica that scrapes first in the interval, counted from the epoch, among
 //     those that begin within 1.5 I of the earliest. So it is the same replica wherever a reader begins.
 //

@@ -148,7 +148,7 @@ func (s *stay) turn() chunkenc.ValueType {
 		}
 	}
 	// A stream that never began, or whose end was marked already, needs no marker.
-	if stale != math.MaxInt64 && earliest > s.interval.after(stale, 3) && s.last.kind != chunkenc.ValNone && !s.last.stale {
+	if stale != math.MaxInt64 && s.aliveAfter(stale) > s.interval.after(stale, 3) && s.last.kind != chunkenc.ValNone && !s.last.stale {
 		s.last = sample{t: stale, kind: chunkenc.ValFloat, f: math.Float64frombits(value.StaleNaN), stale: true}
 		s.marker, s.switched = true, false
 		return s.last.kind
@@ -197,6 +197,18 @@ func (s *stay) home(earliest int64) int64 {
 		}
 	}
 	return best
+}
+
+// aliveAfter returns when the first of the replicas that did not end at this very moment has its next sample.
+// Those that did and came back at once saw the same end (5).
+func (s *stay) aliveAfter(stale int64) int64 {
+	earliest := int64(math.MaxInt64)
+	for i := range s.replicas {
+		if r := &s.replicas[i]; !r.done() && !(r.hasStale && r.staleAt == stale) {
+			earliest = min(earliest, r.cur.t)
+		}
+	}
+	return earliest
 }
 
 // cutOff tells whether the replica stayed on ended because no more of it was read: its next sample may lie
