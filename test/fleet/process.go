@@ -151,3 +151,6 @@ func (p *Process) WaitExit(t testing.TB, wait time.Duration) int {
 
 // Log returns everything that the program wrote so far, over all of its starts.
 func (p *Process) Log() string { return p.log.String() }
+
+// PID returns the number of the running process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
