@@ -24,6 +24,9 @@ type Config struct {
 	DisableFallback bool
 	// EnableXFunctions adds xrate, xincrease and xdelta to EngineThanos.
 	EnableXFunctions bool
+	// DisableStreaming leaves aggregations to EngineThanos's own operators, which hold all series of a
+	// selector at once.
+	DisableStreaming bool
 	// EnginesMode is the value of the engines' metric label "mode"; the default is "local".
 	EnginesMode string
 

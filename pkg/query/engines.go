@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/thanos-io/promql-engine/engine"
+	"github.com/thanos-io/promql-engine/logicalplan"
 
 	"github.com/koios-metrics/koios/pkg/logging"
 	"github.com/koios-metrics/koios/pkg/store"
@@ -22,9 +22,11 @@ import (
 
 // engines are the evaluators that a request can choose from.
 type engines struct {
-	byName   map[string]promql.QueryEngine
+	prom     promql.QueryEngine
+	thanos   *engine.Engine
 	standard string
 	fallback bool
+	stream   bool
 	active   *promql.ActiveQueryTracker
 }
 
@@ -60,12 +62,11 @@ func newEngines(cfg Config, logger log.Logger, reg prometheus.Registerer) (*engi
 		prom.MaxSamples = math.MaxInt32 // That engine takes 0 for none allowed.
 	}
 	return &engines{
-		byName: map[string]promql.QueryEngine{
-			EnginePrometheus: promql.NewEngine(prom),
-			EngineThanos:     engine.New(engine.Opts{EngineOpts: thanos, EnableXFunctions: cfg.EnableXFunctions, EnableAnalysis: true}),
-		},
+		prom:     promql.NewEngine(prom),
+		thanos:   engine.New(engine.Opts{EngineOpts: thanos, EnableXFunctions: cfg.EnableXFunctions, EnableAnalysis: true}),
 		standard: cfg.Engine,
 		fallback: !cfg.DisableFallback,
+		stream:   !cfg.DisableStreaming,
 		active:   active,
 	}, nil
 }
@@ -102,7 +103,7 @@ func (e *engines) named(name string) string {
 }
 
 // prepare parses a query and makes it ready to run. It returns the name of the engine that will run it.
-func (e *engines) prepare(ctx context.Context, q storage.Queryable, req *Request, lookback time.Duration) (promql.Query, string, error) {
+func (e *engines) prepare(ctx context.Context, q *Queryable, req *Request, lookback time.Duration) (promql.Query, string, error) {
 	name := e.named(req.Engine)
 	if err := validateEngine(name); err != nil {
 		return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
@@ -112,13 +113,13 @@ func (e *engines) prepare(ctx context.Context, q storage.Queryable, req *Request
 		// the counts are read.
 		name = EnginePrometheus
 	}
-	query, err := prepare(ctx, e.byName[name], q, req, lookback)
+	query, err := e.prepareOn(ctx, name, q, req, lookback)
 	if err != nil && name == EngineThanos && engine.IsUnimplemented(err) {
 		if !e.fallback {
 			return nil, "", store.Errorf(store.KindBadRequest, "evaluate with engine %s (fallback to %s is disabled): %w", EngineThanos, EnginePrometheus, err)
 		}
 		name = EnginePrometheus
-		query, err = prepare(ctx, e.byName[name], q, req, lookback)
+		query, err = e.prepareOn(ctx, name, q, req, lookback)
 	}
 	switch {
 	case err == nil:
@@ -129,12 +130,22 @@ func (e *engines) prepare(ctx context.Context, q storage.Queryable, req *Request
 	return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
 }
 
-func prepare(ctx context.Context, e promql.QueryEngine, q storage.Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
-	opts := promql.NewPrometheusQueryOpts(req.PerStepStats, lookback)
-	if req.Step == 0 {
-		return e.NewInstantQuery(ctx, q, opts, req.Expr, req.Start)
+func (e *engines) prepareOn(ctx context.Context, name string, q *Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
+	if name == EnginePrometheus {
+		opts := promql.NewPrometheusQueryOpts(req.PerStepStats, lookback)
+		if req.Step == 0 {
+			return e.prom.NewInstantQuery(ctx, q, opts, req.Expr, req.Start)
+		}
+		return e.prom.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
 	}
-	return e.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
+	opts := &engine.QueryOpts{LookbackDeltaParam: lookback, EnablePerStepStatsParam: req.PerStepStats}
+	if e.stream && !q.unstreamed {
+		opts.LogicalOptimizers = append([]logicalplan.Optimizer{streaming{q}}, logicalplan.DefaultOptimizers...)
+	}
+	if req.Step == 0 {
+		return e.thanos.MakeInstantQuery(ctx, q, opts, req.Expr, req.Start)
+	}
+	return e.thanos.MakeRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
 }
 
 // hasSubquery tells whether an expression has a subquery. One that can't be parsed has none.

@@ -7,13 +7,29 @@ import (
 
 type metrics struct {
 	fallbacks prometheus.Counter
+	scans     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	return &metrics{
+	m := &metrics{
 		fallbacks: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 			Name: "koios_query_engine_fallbacks_total",
 			Help: "Queries that the engine asked for could not evaluate, so that Prometheus's engine did.",
 		}),
+		scans: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+			Name: "koios_query_streamed_aggregations_total",
+			Help: "Aggregations that were evaluated series by series as they came from the stores, by how that ended: done, failed, or unfit data, over which the query was evaluated again the other way.",
+		}, []string{"outcome"}),
 	}
+	for _, outcome := range []string{scanDone, scanFailed, scanUnfit} {
+		m.scans.WithLabelValues(outcome)
+	}
+	return m
 }
+
+// How scans end.
+const (
+	scanDone   = "done"
+	scanFailed = "failed"
+	scanUnfit  = "unfit"
+)

@@ -2,6 +2,7 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -26,6 +27,7 @@ type Querier struct {
 	selects    *gate.Gate // never entered itself: its twins bound the selects of one request each
 	chunkBytes *store.Budget
 	metrics    *metrics
+	histograms histogramNotes
 }
 
 // New makes a Querier. The caller closes it.
@@ -87,11 +89,15 @@ type Result struct {
 	Analysis    *Analysis
 	AnalysisErr error
 
-	query promql.Query
+	query     promql.Query
+	queryable *Queryable
 }
 
 // Close gives the memory of the value back; the value must not be used afterwards.
-func (r *Result) Close() { r.query.Close() }
+func (r *Result) Close() {
+	r.query.Close()
+	r.queryable.close()
+}
 
 // Exec evaluates a query. What is wrong with the request itself is an error of store.KindBadRequest; all
 // other errors are those of the evaluation, promql's own among them. The caller closes the result.
@@ -119,10 +125,21 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	defer q.queries.Done()
 	total, eval := timers.GetTimer(stats.ExecTotalTime).Start(), timers.GetTimer(stats.EvalTotalTime).Start()
 	res := query.Exec(ctx)
+	if errors.Is(res.Err, errNotStreamed) {
+		query.Close()
+		queryable.close()
+		queryable = q.Queryable(req.Options)
+		queryable.unstreamed = true
+		if query, engine, err = q.engines.prepare(ctx, queryable, &req, q.lookback(&req)); err != nil {
+			return nil, err
+		}
+		res = query.Exec(ctx)
+	}
 	eval.Stop()
 	total.Stop()
 	if res.Err != nil {
 		query.Close()
+		queryable.close()
 		return nil, res.Err
 	}
 	r := &Result{
@@ -131,6 +148,7 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 		Engine:      engine,
 		Fetched:     queryable.Fetched(),
 		query:       query,
+		queryable:   queryable,
 	}
 	if req.Stats || req.PerStepStats {
 		r.Stats = query.Stats()

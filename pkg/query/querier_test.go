@@ -263,7 +263,10 @@ func TestLikePrometheus(t *testing.T) {
 }
 
 // differ compares results, values to 1e-9 of their size; "" is no difference.
-func differ(got, want parser.Value) string {
+func differ(got, want parser.Value) string { return differBy(1e-9, got, want) }
+
+// differBy compares results, values to a part of their size.
+func differBy(part float64, got, want parser.Value) string {
 	flat := func(v parser.Value) promql.Matrix {
 		switch v := v.(type) {
 		case promql.Vector:
@@ -293,7 +296,7 @@ func differ(got, want parser.Value) string {
 		return fmt.Sprintf("got a %s, want a %s", got.Type(), want.Type())
 	}
 	near := func(a, b float64) bool {
-		return a == b || math.IsNaN(a) && math.IsNaN(b) || math.Abs(a-b) <= 1e-9*math.Max(math.Abs(a), math.Abs(b))
+		return a == b || math.IsNaN(a) && math.IsNaN(b) || math.Abs(a-b) <= part*math.Max(math.Abs(a), math.Abs(b))
 	}
 	g, w := flat(got), flat(want)
 	byLabels := func(a, b promql.Series) int { return labels.Compare(a.Metric, b.Metric) }

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -19,6 +20,9 @@ type Queryable struct {
 	opts    Options
 	selects *gate.Gate
 	fetched counts
+
+	unstreamed bool         // nothing is to be streamed
+	held       atomic.Int64 // bytes of the budget that scans hold
 }
 
 // Queryable makes the access of one request.
@@ -28,6 +32,23 @@ func (q *Querier) Queryable(opts Options) *Queryable {
 
 // Fetched counts what the request has read from the Store so far.
 func (q *Queryable) Fetched() Fetched { return q.fetched.load() }
+
+// reserve charges n bytes to the budget until they are released, at the latest by close.
+func (q *Queryable) reserve(n int64) error {
+	if err := q.q.chunkBytes.Reserve(n); err != nil {
+		return err
+	}
+	q.held.Add(n)
+	return nil
+}
+
+func (q *Queryable) release(n int64) {
+	q.held.Add(-n)
+	q.q.chunkBytes.Release(n)
+}
+
+// close gives back what scans hold.
+func (q *Queryable) close() { q.release(q.held.Load()) }
 
 // Querier implements storage.Queryable; the times are in ms, both inclusive.
 func (q *Queryable) Querier(mint, maxt int64) (storage.Querier, error) {
