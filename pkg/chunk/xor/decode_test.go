@@ -65,8 +65,8 @@ func agree(t testing.TB, data []byte) error {
 
 // Every kind of series, in chunks of one sample up to the most there can be, decodes to what was encoded.
 //
-// Kills: `value>>1<<1`-like slips of any shift; a run that is taken one sample too long (LeadingZeros64(w)
-// without the 1 that ends the loaded bits); a tail that is followed by zeros.
+// Kills: a run that is looked for behind the bits that were loaded (LeadingZeros64(w) without the 1); a
+// value of 64 bits read without the ninth byte.
 func TestDecodesWhatWasEncoded(t *testing.T) {
 	sizes := []int{1, 2, 3, 4, 5, 8, 13, 29, 30, 60, 119, 120, 121, 240, 1000, math.MaxUint16}
 	for _, shape := range shapes {
@@ -141,7 +141,7 @@ func TestWindows(t *testing.T) {
 					if i >= offset {
 						v ^= x
 					} else {
-						v ^= 1 << 40
+						v ^= 3 << 40 // five bits: same time, same window, two bits
 					}
 					at += 1000
 					want = append(want, sample{at, math.Float64frombits(v)})
@@ -157,8 +157,8 @@ func TestWindows(t *testing.T) {
 
 // A chunk that ends early, wherever that is, gives the samples that are complete and ErrShort.
 //
-// Kills: `b.pos > end*8 && err == nil` returning n; the tail one byte longer than it is (a sample would begin
-// behind the end, and two would have to be taken back).
+// Kills: the sample that is cut off handed out (`return n` for `return n-1`); a tail that is one byte longer (a
+// sample would begin behind the end, and two had to be taken back); a tail that is followed by zeros.
 func TestCutOff(t *testing.T) {
 	for _, shape := range shapes {
 		for _, size := range []int{1, 2, 3, 10, 120} {
@@ -174,8 +174,7 @@ func TestCutOff(t *testing.T) {
 
 // Bytes that were damaged in one or more places are read as Prometheus reads them, or refused.
 //
-// Kills: the check of t+distance in samples left out; the check of leading+width left out (mask and shift
-// would run out of range).
+// Kills: the check of t+distance in samples left out; a window that is never too wide.
 func TestDamaged(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	outcomes := map[string]int{}

@@ -102,8 +102,8 @@ func TestIteratorEnds(t *testing.T) {
 // Kills: `> maxt` as `>= maxt`; the missing third index of the slices.
 func TestBetween(t *testing.T) {
 	times := []int64{1, 3, 3, 5, 9, 9}
-	for mint := int64(0); mint < 11; mint++ {
-		for maxt := int64(0); maxt < 11; maxt++ {
+	for mint := range int64(11) {
+		for maxt := range int64(11) {
 			s := Samples{Times: slices.Clone(times), Values: []float64{1, 2, 3, 4, 5, 6}}
 			var want []sample
 			for _, p := range pairs(s) {
