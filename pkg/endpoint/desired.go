@@ -12,6 +12,7 @@ type spec struct {
 	address string
 	strict  bool
 	group   bool
+	found   bool // by discovery, not written down
 	service string
 	client  clientconf.GRPC
 }
@@ -32,7 +33,7 @@ func desired(entries []entry, global clientconf.GRPC, found []string) (specs map
 		specs[s.name] = s
 	}
 	for _, addr := range found {
-		add(spec{name: addr, address: addr, client: global})
+		add(spec{name: addr, address: addr, client: global, found: true})
 	}
 	for _, e := range entries {
 		s := spec{name: e.Address, address: e.Address, strict: e.Strict, group: e.Group, service: e.Service, client: e.Client.Apply(global)}

@@ -66,7 +66,7 @@ func TestDesired(t *testing.T) {
 	want := map[string]spec{
 		"a:1":               {name: "a:1", address: "a:1", strict: true, client: clientconf.GRPC{TLS: true, ServerName: "own"}},
 		"b:1":               {name: "b:1", address: "b:1", client: global},
-		"c:1":               {name: "c:1", address: "c:1", client: global},
+		"c:1":               {name: "c:1", address: "c:1", client: global, found: true},
 		"thanos:///b:1":     {name: "thanos:///b:1", address: "b:1", group: true, client: global},
 		"thanos:///dns+x:1": {name: "thanos:///dns+x:1", address: "dns+x:1", group: true, service: "{}", client: global},
 	}

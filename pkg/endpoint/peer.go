@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -105,23 +106,28 @@ type peer struct {
 	conn   *grpc.ClientConn
 	store  *remote.Store
 
-	mu        sync.Mutex
-	info      *infopb.InfoResponse // of the last good answer
-	lastGood  time.Time            // zero if it has never answered
-	lastCheck time.Time            // zero before the first round
-	lastErr   error
+	mu       sync.Mutex
+	info     *infopb.InfoResponse // of the last good answer
+	lastGood time.Time            // zero if it has never answered
+	// The rounds of asking: the present one, and those of the first and the last good answer.
+	round, firstGoodRound, lastGoodRound uint64
+	lastCheck                            time.Time // zero before the first round
+	lastErr                              error
 }
 
 func newPeer(s spec, conn *grpc.ClientConn, budget *store.Budget, logger log.Logger) *peer {
 	logger = log.With(logger, "address", s.name)
 	return &peer{
 		spec: s, conn: conn, logger: logger,
-		store: remote.New(conn, remote.Config{Name: s.name, Budget: budget, Logger: logger}),
+		store: remote.New(conn, remote.Config{Name: s.name, Group: s.group, Budget: budget, Logger: logger}),
 	}
 }
 
 // check asks the peer what it has. It waits for the connection, for as long as ctx lasts.
-func (p *peer) check(ctx context.Context, timeout time.Duration) {
+func (p *peer) check(ctx context.Context, timeout time.Duration, round uint64) {
+	p.mu.Lock()
+	p.round = round
+	p.mu.Unlock()
 	call, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	p.conn.ResetConnectBackoff()
@@ -142,6 +148,9 @@ func (p *peer) record(info *infopb.InfoResponse, err error) {
 	p.lastCheck, p.lastErr = time.Now(), err
 	if err == nil {
 		p.info, p.lastGood = info, p.lastCheck
+		if p.lastGoodRound = p.round; p.firstGoodRound == 0 {
+			p.firstGoodRound = p.round
+		}
 	}
 	p.mu.Unlock()
 	switch {
@@ -173,14 +182,31 @@ func (p *peer) has(c Capability) (Peer, bool) {
 }
 
 // absent returns what the peer holds if it is not asked for it now and was not long ago.
-func (p *peer) absent(unhealthyTimeout time.Duration) (store.Gap, bool) {
+func (p *peer) absent(unhealthyTimeout time.Duration) (store.Lost, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.queryableLocked() || p.info.GetStore() == nil || time.Since(p.lastGood) > unhealthyTimeout {
-		return store.Gap{}, false
+		return store.Lost{}, false
 	}
-	d := p.store.Describe()
-	return store.Gap{Store: d.Name, LabelSets: d.LabelSets, MinTime: d.MinTime, MaxTime: d.MaxTime, Err: fmt.Errorf("unhealthy: %w", p.lastErr)}, true
+	return store.Lost{Description: p.store.Describe(), Err: fmt.Errorf("unhealthy: %w", p.lastErr)}, true
+}
+
+// recent tells whether the peer was asked for data and was healthy not long ago.
+func (p *peer) recent(unhealthyTimeout time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.info.GetStore() != nil && time.Since(p.lastGood) <= unhealthyTimeout
+}
+
+// succeeds tells whether the peer is what another one was, at a new address.
+func (p *peer) succeeds(old *peer) bool {
+	old.mu.Lock()
+	component, last := componentOf(old.info.GetComponentType()), old.lastGoodRound
+	old.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.firstGoodRound > last && componentOf(p.info.GetComponentType()) == component &&
+		slices.EqualFunc(p.store.Describe().LabelSets, old.store.Describe().LabelSets, labels.Equal)
 }
 
 // status returns the peer's line in the list. A peer that has never answered, or, unless it is strict, not

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -40,6 +41,8 @@ type Set struct {
 	check chan struct{} // wakes the update loop
 	ready chan struct{} // closed after the first full update
 
+	round uint64 // of asking; only the update loop looks at it
+
 	mu       sync.RWMutex
 	file     *file
 	fileSum  [sha256.Size]byte
@@ -54,6 +57,7 @@ type leaving struct {
 	spec  spec
 	conn  *grpc.ClientConn
 	until time.Time
+	peer  *peer // to be missed, since nobody has taken it off the configuration; nil if nobody will
 }
 
 // New makes a set. Contradictions in the configuration and an endpoint file that can't be read are errors;
@@ -157,16 +161,26 @@ func (s *Set) Peers(c Capability) []Peer {
 	return peers
 }
 
-// Absent names the data of peers that are still listed and, having become unhealthy, are not asked.
-func (s *Set) Absent() []store.Gap {
-	var gaps []store.Gap
+// Absent returns what peers held that were healthy not longer than the unhealthy timeout ago and are not asked
+// now: unhealthy ones, and those that discovery has lost, as it loses a peer that has crashed.
+func (s *Set) Absent() []store.Lost {
+	var lost []store.Lost
 	for _, p := range s.all() {
-		if g, ok := p.absent(s.cfg.UnhealthyTimeout); ok {
-			gaps = append(gaps, g)
+		if l, ok := p.absent(s.cfg.UnhealthyTimeout); ok {
+			lost = append(lost, l)
 		}
 	}
-	return gaps
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.leaving {
+		if l.peer != nil && l.peer.recent(s.cfg.UnhealthyTimeout) {
+			lost = append(lost, store.Lost{Description: l.peer.store.Describe(), Err: errUndiscovered})
+		}
+	}
+	return lost
 }
+
+var errUndiscovered = errors.New("no longer found by discovery")
 
 // Status lists the peers that answer, and those that did not long ago, by name.
 func (s *Set) Status() []Status {
@@ -264,15 +278,17 @@ func (s *Set) update(ctx context.Context) {
 	s.metrics.duplicates.Add(float64(duplicates))
 	s.reconcile(specs)
 
+	s.round++
 	var g errgroup.Group
 	g.SetLimit(checksMax)
 	for _, p := range s.all() {
 		g.Go(func() error {
-			p.check(ctx, s.cfg.InfoTimeout)
+			p.check(ctx, s.cfg.InfoTimeout, s.round)
 			return nil
 		})
 	}
 	_ = g.Wait()
+	s.forgetReplaced()
 	if full && ctx.Err() == nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -295,7 +311,11 @@ func (s *Set) reconcile(specs map[string]spec) {
 		}
 		level.Info(s.logger).Log("msg", "an endpoint has left", "address", name)
 		delete(s.peers, name)
-		s.leaving = append(s.leaving, leaving{p.spec, p.conn, now.Add(max(s.cfg.QueryTimeout, s.cfg.InfoTimeout, s.cfg.UnhealthyTimeout))})
+		l := leaving{spec: p.spec, conn: p.conn, until: now.Add(max(s.cfg.QueryTimeout, s.cfg.InfoTimeout, s.cfg.UnhealthyTimeout))}
+		if _, changed := specs[name]; p.spec.found && !changed {
+			l.peer = p
+		}
+		s.leaving = append(s.leaving, l)
 	}
 	refused := map[string]string{}
 	for name, sp := range specs {
@@ -322,6 +342,25 @@ func (s *Set) reconcile(specs map[string]spec) {
 		}
 		return true
 	})
+}
+
+// forgetReplaced stops to miss peers of which a successor has come: the same component with the same labels,
+// first seen after them, as when a pod gets a new address.
+func (s *Set) forgetReplaced() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.leaving {
+		l := &s.leaving[i]
+		if l.peer == nil {
+			continue
+		}
+		for _, p := range s.peers {
+			if p.succeeds(l.peer) {
+				l.peer = nil
+				break
+			}
+		}
+	}
 }
 
 func (s *Set) closeAll() {

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 )
@@ -53,8 +55,39 @@ func KindOf(err error) Kind {
 // ErrNoMatchers answers a request that would select every series of a Store.
 var ErrNoMatchers = Errorf(KindBadRequest, "no matchers specified (excluding external labels)")
 
-// Warnings are what is missing from, or doubtful in, an answer. A hole is a *Gap.
+// Warnings are what is missing from, or doubtful in, an answer. A hole is a *Gap; an *Info is neither.
 type Warnings []error
+
+// infoPrefix begins the text of an Info, by which it is known at the other end of a wire.
+const infoPrefix = "info: "
+
+// Info is the remark that an answer came about in an unusual way, with nothing known to be missing.
+type Info struct{ Text string }
+
+// Error returns the text, after a word that says what it is.
+func (i *Info) Error() string { return infoPrefix + i.Text }
+
+// IsInfo tells an Info from a warning.
+func IsInfo(warning error) bool {
+	var i *Info
+	return errors.As(warning, &i)
+}
+
+// ReadWarning makes a warning of a text that came over a wire.
+func ReadWarning(text string) error {
+	if rest, ok := strings.CutPrefix(text, infoPrefix); ok {
+		return &Info{Text: rest}
+	}
+	return errors.New(text)
+}
+
+// Doubts returns the warnings but for those that are an Info.
+func (w Warnings) Doubts() Warnings {
+	if !slices.ContainsFunc(w, IsInfo) {
+		return w
+	}
+	return slices.DeleteFunc(slices.Clone(w), IsInfo)
+}
 
 // Strings returns the texts.
 func (w Warnings) Strings() []string {

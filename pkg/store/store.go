@@ -102,6 +102,12 @@ type Block struct {
 	Resolution       int64
 }
 
+// Lost is a Store that was asked until lately and can't be asked now: what it held, and why.
+type Lost struct {
+	Description Description
+	Err         error
+}
+
 // TSDB is one database behind a Store: its external labels and time range in ms, both inclusive.
 type TSDB struct {
 	Labels           labels.Labels

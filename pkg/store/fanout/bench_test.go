@@ -89,7 +89,7 @@ func BenchmarkPick(b *testing.B) {
 	hash := parse(b, `
 - {action: hashmod, source_labels: [tenant], target_label: __shard, modulus: 2}
 - {action: keep, source_labels: [__shard], regex: '0'}`)
-	q := question{10, 20, []*labels.Matcher{eq("__name__", "up"), eq("cluster", "3"), eq("tenant", "7")}, nil}
+	q := question{10, 20, []*labels.Matcher{eq("__name__", "up"), eq("cluster", "3"), eq("tenant", "7")}, nil, 0}
 	for name, cfg := range map[string]Config{"plain": {}, "relabelled": {Relabel: hash}} {
 		b.Run(name, func(b *testing.B) {
 			st := over(cfg, stores...)

@@ -1,8 +1,13 @@
 // Package fanout is a Store over many: it picks those that can hold what is asked for, asks them at the
 // same time and merges their answers.
 //
-// A Store that fails or is late costs its own part only. What it may have held is named by a store.Gap
-// among the warnings, or, where the request wants all or nothing, ends the request.
+// Of Stores that serve the same blocks one is asked and the others stand by: a standby is asked too when the
+// first is late, and goes on where it breaks off. The same is done with the members of an endpoint group.
+//
+// A Store that fails or is late costs its own part only, and an answer is judged by the data: it is whole if
+// others that have answered serve the same blocks. What only a replica holds is answered with a store.Info.
+// Everything else is named by a store.Gap among the warnings, or, where the request wants all or nothing, ends
+// the request.
 package fanout
 
 import (
@@ -35,10 +40,9 @@ type Config struct {
 	// ResponseTimeout is the longest wait for each series of a Store, or for its answer to a label call;
 	// 0 is forever.
 	ResponseTimeout time.Duration
-	// Absent names the data of Stores that are known and can't be asked at present. An answer that may
-	// lack some of it says so among its warnings. All-or-nothing requests are not failed by it: a Store
-	// that must not be missing is among those that are asked. Nil is none; it is called in parallel.
-	Absent func() []store.Gap
+	// Absent returns the Stores that were asked until lately and can't be asked now. An answer that lacks
+	// something of theirs is no better than if they had failed. Nil is none; it is called in parallel.
+	Absent func() []store.Lost
 	// OpenMax bounds the Stores of one request that are opened at once; 0 is 512.
 	OpenMax int
 }
@@ -49,6 +53,8 @@ type Store struct {
 	cfg     Config
 	logger  log.Logger
 	metrics *metrics
+	pace    *pace
+	twins   *twins
 
 	mu         sync.RWMutex
 	selections map[selectionKey]selection
@@ -59,7 +65,7 @@ func New(stores func() []store.Store, cfg Config, logger log.Logger, reg prometh
 	if cfg.OpenMax <= 0 {
 		cfg.OpenMax = openMaxDefault
 	}
-	return &Store{stores: stores, cfg: cfg, logger: logger, metrics: newMetrics(reg), selections: map[selectionKey]selection{}}
+	return &Store{stores: stores, cfg: cfg, logger: logger, metrics: newMetrics(reg), selections: map[selectionKey]selection{}, pace: newPace(), twins: &twins{seen: map[pairKey]*alike{}}}
 }
 
 // errNoStores is what there is to say without any Store.
@@ -67,8 +73,9 @@ var errNoStores = store.Errorf(store.KindUnavailable, "No StoreAPIs available") 
 
 var errOnlySelectorMatchers = store.Errorf(store.KindBadRequest, "no matchers specified (excluding selector labels)")
 
-// Series implements store.Store. Each selected Store is opened, and its first series awaited, at the same
-// time as the others; from then on series are pulled as the reader moves.
+// Series implements store.Store. Each selected Store that is not proven to hold what another one holds too is
+// opened, and its first series awaited, at the same time as the others; from then on series are pulled as the
+// reader moves.
 func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
@@ -81,15 +88,16 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return nil, errOnlySelectorMatchers
 	}
 	all := s.stores()
-	q := question{req.MinTime, req.MaxTime, rest, req.StoreMatchers}
-	absent := s.absent(q, req.PartialResponse)
+	q := question{req.MinTime, req.MaxTime, rest, req.StoreMatchers, req.MaxResolution}
+	absent := s.absent(q)
 	if len(all) == 0 {
 		if req.PartialResponse == store.Abort {
 			return nil, errNoStores
 		}
-		return store.NewSliceCursor(nil, append(absent, errNoStores)...), nil
+		gaps, _ := (&jury{of: s, q: &q}).sentence(absent)
+		return store.NewSliceCursor(nil, append(gaps, errNoStores)...), nil
 	}
-	return s.open(ctx, req, s.pick(all, q), absent)
+	return s.open(ctx, req, q, s.pick(all, q), absent)
 }
 
 // Describe implements store.Store: the union of what the selected Stores hold. Where one of them holds
@@ -99,6 +107,7 @@ func (s *Store) Describe() store.Description {
 	d := store.Description{Name: s.cfg.Name, Local: true, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
 	all := s.stores()
 	unknown := len(all) == 0
+	blocks := blockUnion{only: len(all) > 0}
 	for _, st := range all {
 		sd := st.Describe()
 		sets, ok := s.SelectLabelSets(sd.LabelSets)
@@ -109,6 +118,7 @@ func (s *Store) Describe() store.Description {
 		if len(sets) == 0 && sd.MinTime <= sd.MaxTime {
 			unknown = true
 		}
+		blocks.add(s, &sd)
 		for _, ls := range sets {
 			d.LabelSets = append(d.LabelSets, s.extend(ls))
 		}
@@ -129,6 +139,7 @@ func (s *Store) Describe() store.Description {
 	}
 	slices.SortFunc(d.LabelSets, labels.Compare)
 	d.LabelSets = slices.CompactFunc(d.LabelSets, labels.Equal)
+	d.Blocks, d.OnlyBlocks = blocks.sets(), blocks.only
 	return d
 }
 

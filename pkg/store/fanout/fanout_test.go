@@ -358,7 +358,7 @@ func TestLimitAndEmptyStreams(t *testing.T) {
 # TYPE thanos_proxy_store_empty_stream_responses_total counter
 thanos_proxy_store_empty_stream_responses_total 1
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "thanos_proxy_store_empty_stream_responses_total"); err != nil {
 		t.Error(err)
 	}
 }

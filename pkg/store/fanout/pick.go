@@ -19,6 +19,7 @@ type question struct {
 	minTime, maxTime int64
 	matchers         []*labels.Matcher // without those on selector labels
 	storeMatchers    [][]*labels.Matcher
+	maxResolution    int64 // of downsampled blocks, in ms
 }
 
 // target is a Store to be asked.
@@ -29,6 +30,8 @@ type target struct {
 	sets []labels.Labels
 	// matchers are those to ask this Store with.
 	matchers []*labels.Matcher
+	// needs are what the question wants of the Store's blocks, if it has nothing else.
+	needs needs
 }
 
 // pick returns the Stores that can hold an answer.
@@ -70,25 +73,24 @@ func (s *Store) pick(all []store.Store, q question) []target {
 	return targets
 }
 
-// absent returns the gaps that the Stores which can't be asked leave in the answer.
-func (s *Store) absent(q question, pr store.PartialResponse) store.Warnings {
-	if s.cfg.Absent == nil || pr == store.Abort {
+// absent returns what the Stores that can't be asked now would have been asked for.
+func (s *Store) absent(q question) (all []loss) {
+	if s.cfg.Absent == nil {
 		return nil
 	}
-	var gaps store.Warnings
-	for _, g := range s.cfg.Absent() {
-		sets, ok := s.SelectLabelSets(g.LabelSets)
-		matching := thatMatch(sets, q.matchers)
-		if !ok || len(matching) == 0 && len(sets) > 0 || !store.Overlaps(q.minTime, q.maxTime, g.MinTime, g.MaxTime) ||
-			!matchesAddress(store.Description{Name: g.Store}, q.storeMatchers) {
+	for _, l := range s.cfg.Absent() {
+		d := l.Description
+		sets, ok := s.SelectLabelSets(d.LabelSets)
+		t := &target{desc: d, sets: thatMatch(sets, q.matchers)}
+		if !ok || len(t.sets) == 0 && len(sets) > 0 || !store.Overlaps(q.minTime, q.maxTime, d.MinTime, d.MaxTime) || !matchesAddress(d, q.storeMatchers) {
 			continue
 		}
-		gaps = append(gaps, &store.Gap{
-			Store: g.Store, LabelSets: matching, Err: g.Err,
-			MinTime: max(q.minTime, g.MinTime), MaxTime: min(q.maxTime, g.MaxTime),
-		})
+		if d.OnlyBlocks {
+			t.needs = s.needsOf(&t.desc, &q)
+		}
+		all = append(all, loss{target: t, cause: l.Err, err: l.Err})
 	}
-	return gaps
+	return all
 }
 
 // SelectLabelSets returns the advertised label sets of a Store that the relabelling keeps, and whether

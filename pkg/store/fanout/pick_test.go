@@ -114,13 +114,15 @@ func TestHolding(t *testing.T) {
 	}
 }
 
-// Data of Stores that can't be asked at present is named where the request may touch it, and only there;
-// all-or-nothing requests go on without.
+// Data of Stores that can't be asked at present is named where the request may touch it, and only there.
+// All-or-nothing requests fail there, and only there.
 func TestAbsent(t *testing.T) {
-	gap := store.Gap{Store: "down:1", LabelSets: []labels.Labels{labels.FromStrings("c", "1"), labels.FromStrings("c", "2")}, MinTime: 100, MaxTime: 200, Err: errors.New("gone")}
+	lost := store.Lost{Err: errors.New("gone"), Description: store.Description{
+		Name: "down:1", LabelSets: []labels.Labels{labels.FromStrings("c", "1"), labels.FromStrings("c", "2")}, MinTime: 100, MaxTime: 200,
+	}}
 	f := func(what string, change func(*store.SeriesRequest, *Config), want string) {
 		t.Helper()
-		cfg := Config{Absent: func() []store.Gap { return []store.Gap{gap} }}
+		cfg := Config{Absent: func() []store.Lost { return []store.Lost{lost} }}
 		req := request()
 		change(req, &cfg)
 		st := over(cfg, named("one"))
@@ -136,6 +138,18 @@ func TestAbsent(t *testing.T) {
 		if got := strings.Join(ws.Strings(), "; "); got != want || err != nil {
 			t.Errorf("%s, label names: %q, error %v, want %q", what, got, err, want)
 		}
+		req.PartialResponse = store.Abort
+		wanted := func(what string, err error) {
+			if (want != "") != (store.KindOf(err) == store.KindAborted) || want != "" && err.Error() != want {
+				t.Errorf("%s: error %v, want %q", what, err, want)
+			}
+		}
+		_, _, err = st.LabelNames(t.Context(), &store.LabelNamesRequest{MinTime: req.MinTime, MaxTime: req.MaxTime, Matchers: req.Matchers, StoreMatchers: req.StoreMatchers, PartialResponse: req.PartialResponse})
+		wanted(what+", label names, all or nothing", err)
+		if cur, err = st.Series(t.Context(), req); err == nil {
+			_, _, err = from(cur)
+		}
+		wanted(what+", all or nothing", err)
 	}
 	text := func(sets, from string) string {
 		return "data of down:1 (" + sets +
@@ -145,7 +159,6 @@ func TestAbsent(t *testing.T) {
 	f("a part", func(r *store.SeriesRequest, _ *Config) { r.MinTime, r.Matchers = 150, append(r.Matchers, eq("c", "2")) }, text(`[{c="2"}]`, "15"))
 	f("other labels", func(r *store.SeriesRequest, _ *Config) { r.Matchers = append(r.Matchers, eq("c", "3")) }, "")
 	f("another time", func(r *store.SeriesRequest, _ *Config) { r.MinTime = 201 }, "")
-	f("all or nothing", func(r *store.SeriesRequest, _ *Config) { r.PartialResponse = store.Abort }, "")
 	f("another address", func(r *store.SeriesRequest, _ *Config) {
 		r.StoreMatchers = [][]*labels.Matcher{{eq("__address__", "one")}}
 	}, "")

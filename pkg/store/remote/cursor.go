@@ -71,11 +71,12 @@ func (c *cursor) receive() bool {
 		return false
 	}
 	if text, ok := c.frame.Warning(); ok {
-		if c.abort {
+		w := store.ReadWarning(text)
+		if c.abort && !store.IsInfo(w) {
 			c.err = c.peer.refused(text)
 			return false
 		}
-		c.warnings = append(c.warnings, warning(text))
+		c.warnings = append(c.warnings, w)
 	}
 	return true
 }

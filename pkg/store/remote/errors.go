@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/koios-metrics/koios/pkg/store"
@@ -23,6 +22,3 @@ func (s *Store) error(ctx context.Context, doing string, err error) error {
 func (s *Store) refused(text string) error {
 	return store.Errorf(store.KindAborted, "%s warned: %s", s.config.Name, text)
 }
-
-// warning is a warning in a peer's own words.
-func warning(text string) error { return errors.New(text) }

@@ -177,10 +177,11 @@ func (s *Store) LabelValues(ctx context.Context, req *store.LabelValuesRequest) 
 func (s *Store) warnings(texts []string, p store.PartialResponse) (store.Warnings, error) {
 	var ws store.Warnings
 	for _, text := range texts {
-		if p == store.Abort {
+		w := store.ReadWarning(text)
+		if p == store.Abort && !store.IsInfo(w) {
 			return nil, s.refused(text)
 		}
-		ws = append(ws, warning(text))
+		ws = append(ws, w)
 	}
 	return ws, nil
 }

@@ -107,7 +107,8 @@ func (s *Server) send(cur store.Cursor, req *store.SeriesRequest, stream storepb
 	return warn.send(cur.Warnings())
 }
 
-// warner sends each warning once.
+// warner sends each warning once. Infos go to those only who can stand warnings: a peer that wants all or
+// nothing takes every frame of this kind for a failure.
 type warner struct {
 	out   *sender
 	abort bool
@@ -120,7 +121,7 @@ func (w *warner) send(warnings store.Warnings) error {
 			return err
 		}
 		text := warning.Error()
-		if w.sent[text] {
+		if w.sent[text] || w.abort && store.IsInfo(warning) {
 			continue
 		}
 		if w.sent == nil {
@@ -153,7 +154,7 @@ func (s *Server) LabelNames(ctx context.Context, m *storepb.LabelNamesRequest) (
 	if err := answered(warnings, err, req.PartialResponse); err != nil {
 		return nil, wire.Status(err)
 	}
-	return &storepb.LabelNamesResponse{Names: valid(names), Warnings: valid(warnings.Strings())}, nil
+	return &storepb.LabelNamesResponse{Names: valid(names), Warnings: valid(sendable(warnings, req.PartialResponse).Strings())}, nil
 }
 
 // LabelValues implements storepb.StoreServer.
@@ -166,7 +167,15 @@ func (s *Server) LabelValues(ctx context.Context, m *storepb.LabelValuesRequest)
 	if err := answered(warnings, err, req.PartialResponse); err != nil {
 		return nil, wire.Status(err)
 	}
-	return &storepb.LabelValuesResponse{Values: valid(values), Warnings: valid(warnings.Strings())}, nil
+	return &storepb.LabelValuesResponse{Values: valid(values), Warnings: valid(sendable(warnings, req.PartialResponse).Strings())}, nil
+}
+
+// sendable leaves out what would fail a request that wants all or nothing.
+func sendable(ws store.Warnings, p store.PartialResponse) store.Warnings {
+	if p == store.Abort {
+		return ws.Doubts()
+	}
+	return ws
 }
 
 // answered returns the error of an answer, be it a hole that the request does not want.

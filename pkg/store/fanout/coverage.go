@@ -1,0 +1,134 @@
+package fanout
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// need is what a question wants of one block: a time range in ms, both ends inclusive.
+type need struct {
+	id         ulid.ULID
+	mint, maxt int64
+}
+
+// needs are those of all blocks of a Store, and the label sets that they belong to.
+type needs struct {
+	list []need
+	sets []labels.Labels // of the same length; shared by neighbours
+}
+
+// needsOf returns what a question wants of the blocks of a Store. Stores that serve the same blocks get the
+// same list.
+func (s *Store) needsOf(d *store.Description, q *question) (out needs) {
+	mint, maxt := max(q.minTime, d.MinTime), min(q.maxTime, d.MaxTime)
+	for i := range d.Blocks {
+		set := &d.Blocks[i]
+		if _, ok := s.relabel(set.Labels); !ok || len(thatMatch([]labels.Labels{set.Labels}, q.matchers)) == 0 {
+			continue
+		}
+		for j := range set.Blocks {
+			b := &set.Blocks[j]
+			if b.Resolution > q.maxResolution || !store.Overlaps(mint, maxt, b.MinTime, b.MaxTime) {
+				continue
+			}
+			out.list = append(out.list, need{b.ID, max(mint, b.MinTime), min(maxt, b.MaxTime)})
+			out.sets = append(out.sets, set.Labels)
+		}
+	}
+	return out
+}
+
+// blockUnion joins the blocks of several Stores.
+type blockUnion struct {
+	all  []store.BlockSet
+	only bool // nothing but blocks has come
+}
+
+func (u *blockUnion) add(s *Store, d *store.Description) {
+	if d.MinTime > d.MaxTime {
+		return // it holds nothing
+	}
+	u.only = u.only && d.OnlyBlocks
+	for _, set := range d.Blocks {
+		if _, ok := s.relabel(set.Labels); !ok {
+			continue
+		}
+		out := store.BlockSet{Labels: s.extend(set.Labels), Blocks: make([]store.Block, 0, len(set.Blocks))}
+		for _, b := range set.Blocks {
+			b.MinTime, b.MaxTime = max(b.MinTime, d.MinTime), min(b.MaxTime, d.MaxTime)
+			if b.MinTime <= b.MaxTime {
+				out.Blocks = append(out.Blocks, b)
+			}
+		}
+		u.all = append(u.all, out)
+	}
+}
+
+// sets returns the union, sorted by labels.
+func (u *blockUnion) sets() (out []store.BlockSet) {
+	slices.SortStableFunc(u.all, func(a, b store.BlockSet) int { return labels.Compare(a.Labels, b.Labels) })
+	for _, set := range u.all {
+		if n := len(out); n > 0 && labels.Equal(out[n-1].Labels, set.Labels) {
+			out[n-1].Blocks = append(out[n-1].Blocks, set.Blocks...)
+			continue
+		}
+		out = append(out, set)
+	}
+	for i := range out {
+		bs := out[i].Blocks
+		slices.SortFunc(bs, func(a, b store.Block) int {
+			return cmp.Or(a.ID.Compare(b.ID), cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
+		})
+		out[i].Blocks = slices.Compact(bs)
+	}
+	return out
+}
+
+// held is what of each block somebody has.
+type held map[ulid.ULID][]need
+
+func (h held) add(ns []need) {
+	for _, n := range ns {
+		h[n.id] = append(h[n.id], n)
+	}
+}
+
+// has tells whether all that is needed of a block is there, in one piece or in several that meet.
+func (h held) has(n need) bool {
+	pieces := h[n.id]
+	if len(pieces) > 1 && !slices.IsSortedFunc(pieces, byStart) {
+		slices.SortFunc(pieces, byStart)
+	}
+	for _, p := range pieces {
+		if p.mint > n.mint {
+			return false
+		}
+		if p.maxt >= n.maxt {
+			return true
+		}
+		n.mint = max(n.mint, p.maxt+1)
+	}
+	return false
+}
+
+func byStart(a, b need) int { return cmp.Compare(a.mint, b.mint) }
+
+// hasAll tells whether everything needed is there.
+func (h held) hasAll(ns []need) bool {
+	return !slices.ContainsFunc(ns, func(n need) bool { return !h.has(n) })
+}
+
+// within returns those of a that b has too: what two Stores hold that answered one after the other.
+func within(a, b []need) []need {
+	if slices.Equal(a, b) {
+		return a
+	}
+	h := held{}
+	h.add(b)
+	return slices.DeleteFunc(slices.Clone(a), func(n need) bool { return !h.has(n) })
+}
