@@ -2,12 +2,13 @@ package query
 
 import (
 	"math"
+	"slices"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
-	"github.com/prometheus/prometheus/model/labels"
-
+	"github.com/koios-metrics/koios/pkg/chunk/xor"
 	"github.com/koios-metrics/koios/pkg/column"
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -38,9 +39,9 @@ type batch struct {
 	keys    []byte
 	keyEnds []int
 
-	it     chunkenc.Iterator
-	times  []int64
-	values []float64
+	it      iterator
+	buffer  xor.Samples // what samples lie in
+	samples xor.Samples // of the current series
 
 	longest  int // the most samples decoded of a series
 	reserved int64
@@ -111,8 +112,10 @@ func (b *batch) fill() error {
 
 // chunkSamples is the number of samples that a chunk says it has.
 func chunkSamples(c *store.Chunk) int64 {
-	n := 0
-	c.Payloads(func(_ store.Aggr, p *store.Payload) { n = max(n, samples(p)) })
+	n := samples(&c.Raw)
+	if a := c.Aggrs; a != nil {
+		n = max(n, samples(&a.Count), samples(&a.Sum), samples(&a.Min), samples(&a.Max), samples(&a.Counter))
+	}
 	return int64(n)
 }
 
@@ -120,11 +123,17 @@ func (b *batch) copyChunk(c *store.Chunk) store.Chunk {
 	out := *c
 	out.Raw.Data = b.copyBytes(c.Raw.Data)
 	if c.Aggrs != nil {
-		b.aggrs = append(b.aggrs, *c.Aggrs)
-		out.Aggrs = &b.aggrs[len(b.aggrs)-1]
-		out.Payloads(func(_ store.Aggr, p *store.Payload) { p.Data = b.copyBytes(p.Data) })
+		out.Aggrs = b.copyAggregates(*c.Aggrs)
 	}
 	return out
+}
+
+func (b *batch) copyAggregates(a store.Aggregates) *store.Aggregates {
+	for _, p := range []*store.Payload{&a.Count, &a.Sum, &a.Min, &a.Max, &a.Counter} {
+		p.Data = b.copyBytes(p.Data)
+	}
+	b.aggrs = append(b.aggrs, a)
+	return &b.aggrs[len(b.aggrs)-1]
 }
 
 func (b *batch) copyBytes(data []byte) []byte {
@@ -149,8 +158,8 @@ func (b *batch) evaluate() error {
 		if err := b.decode(se); err != nil {
 			return err
 		}
-		b.longest = max(b.longest, len(b.times))
-		b.evaluator.Eval(b.times, b.values, &b.columns[i])
+		b.longest = max(b.longest, b.samples.Len())
+		b.evaluator.Eval(b.samples.Times, b.samples.Values, &b.columns[i])
 		start := len(b.keys)
 		key := b.scan.by.key(b.keys[start:], b.scan.outputLabels(se.labels))
 		b.keys = append(b.keys[:start], key...)
@@ -170,20 +179,81 @@ func (b *batch) key(i int) []byte {
 
 // decode reads the samples of a series into the arrays. Staleness markers are left out for range functions.
 func (b *batch) decode(se *series) error {
-	b.times, b.values = b.times[:0], b.values[:0]
-	markers := b.scan.function.Name == ""
-	b.it = se.Iterator(b.it)
+	if !b.decodeOne(se) {
+		if err := b.decodeAny(se); err != nil {
+			return err
+		}
+	}
+	if b.scan.function.Name != "" {
+		dropMarkers(&b.samples)
+	}
+	return nil
+}
+
+// decodeOne reads a series of float chunks that follow one another: the fast path. It returns false when
+// anything is different, chunks that can't be read among it.
+func (b *batch) decodeOne(se *series) bool {
+	if overlap(se.chunks) {
+		return false
+	}
+	b.buffer.Reset()
+	r := se.reading
+	for i := range se.chunks {
+		c := &se.chunks[i]
+		if c.Raw.Encoding != chunkenc.EncXOR {
+			return false
+		}
+		if c.MaxTime < r.mint || c.MinTime > r.maxt {
+			continue
+		}
+		if xor.Decode(&b.buffer, c.Raw.Data) != nil {
+			return false
+		}
+	}
+	b.samples = b.buffer.Between(r.mint, r.maxt)
+	times := b.samples.Times
+	for i := 1; i < len(times); i++ {
+		if times[i] <= times[i-1] {
+			return false
+		}
+	}
+	return true
+}
+
+// decodeAny reads any series.
+func (b *batch) decodeAny(se *series) error {
+	b.it.whole = true
+	b.it.reset(se)
 	last := int64(math.MinInt64)
+	b.buffer.Reset()
+	s := &b.buffer
 	for kind := b.it.Next(); kind != chunkenc.ValNone; kind = b.it.Next() {
 		if kind != chunkenc.ValFloat {
 			return errNotStreamed
 		}
 		t, v := b.it.At()
-		if t <= last || !markers && value.IsStaleNaN(v) {
+		if t <= last {
 			continue
 		}
 		last = t
-		b.times, b.values = append(b.times, t), append(b.values, v)
+		s.Times, s.Values = append(s.Times, t), append(s.Values, v)
 	}
+	b.samples = *s
 	return b.it.Err()
+}
+
+// dropMarkers removes staleness markers.
+func dropMarkers(s *xor.Samples) {
+	first := slices.IndexFunc(s.Values, value.IsStaleNaN)
+	if first < 0 {
+		return
+	}
+	n := first
+	for i := first + 1; i < s.Len(); i++ {
+		if !value.IsStaleNaN(s.Values[i]) {
+			s.Times[n], s.Values[n] = s.Times[i], s.Values[i]
+			n++
+		}
+	}
+	s.Times, s.Values = s.Times[:n], s.Values[:n]
 }

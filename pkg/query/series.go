@@ -36,6 +36,7 @@ func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 type iterator struct {
 	chunkenc.Iterator
 	series *series
+	whole  bool // chunks are decoded at once
 
 	trimmed trimmed
 	lanes   []lane
@@ -109,6 +110,7 @@ func (it *iterator) stream(i int, s *series, lane []int32, mint, maxt int64, asT
 		it.streams = append(it.streams, &totals{})
 	}
 	t := it.streams[i]
+	t.value.whole = it.whole
 	t.stream.reset(s.reading, mint, maxt, s.chunks, lane)
 	t.reset()
 	if asTotals {

@@ -27,7 +27,7 @@ type point struct {
 	V float64
 }
 
-func xor(ps ...point) store.Payload {
+func encodeXOR(ps ...point) store.Payload {
 	c := chunkenc.NewXORChunk()
 	app, err := c.Appender()
 	if err != nil {
@@ -40,7 +40,7 @@ func xor(ps ...point) store.Payload {
 }
 
 func raw(ps ...point) store.Chunk {
-	return store.Chunk{MinTime: ps[0].T, MaxTime: ps[len(ps)-1].T, Raw: xor(ps...)}
+	return store.Chunk{MinTime: ps[0].T, MaxTime: ps[len(ps)-1].T, Raw: encodeXOR(ps...)}
 }
 
 // downsampled makes the aggregate chunk of a batch of raw samples by the documented format: one sample
@@ -69,7 +69,7 @@ func downsampled(window int64, ps ...point) store.Chunk {
 	at := count[len(count)-1].T
 	counter = append(counter, point{at, last})
 	return store.Chunk{MinTime: count[0].T, MaxTime: at, Aggrs: &store.Aggregates{
-		Count: xor(count...), Sum: xor(sum...), Min: xor(low...), Max: xor(high...), Counter: xor(counter...),
+		Count: encodeXOR(count...), Sum: encodeXOR(sum...), Min: encodeXOR(low...), Max: encodeXOR(high...), Counter: encodeXOR(counter...),
 	}}
 }
 
@@ -132,7 +132,7 @@ func TestAggregates(t *testing.T) {
 		}
 	}
 	odd := batch
-	odd.Aggrs = &store.Aggregates{Count: xor(point{1, 1}), Sum: xor(point{2, 1})}
+	odd.Aggrs = &store.Aggregates{Count: encodeXOR(point{1, 1}), Sum: encodeXOR(point{2, 1})}
 	if _, err := readErr(t, "", odd); err == nil || !strings.Contains(err.Error(), "different timestamps") {
 		t.Errorf("sum and count that do not align: %v", err)
 	}
@@ -341,7 +341,7 @@ func (r *recorder) Series(ctx context.Context, req *store.SeriesRequest) (store.
 // Shows that no bytes make the decoder panic, run on or allocate without bound, and that histograms it
 // accepts can be handed out.
 func FuzzDecode(f *testing.F) {
-	f.Add(byte(1), xor(point{1, 2}, point{3, 4}, point{5, 4}, point{8, 4.5}).Data)
+	f.Add(byte(1), encodeXOR(point{1, 2}, point{3, 4}, point{5, 4}, point{8, 4.5}).Data)
 	f.Add(byte(1), []byte{0, 9, 1, 2, 3})
 	for _, float := range []bool{false, true} {
 		h := &histogram.Histogram{
