@@ -56,6 +56,15 @@ compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THA
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }
 	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=20m $(E2E)
 
+# A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
+SEED    ?= 1
+QUERIES ?= 100000
+FIRST   ?= 0
+.PHONY: campaign
+campaign: ## Ask generated queries as Prometheus and as Koios: make campaign SEED=1 QUERIES=100000
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run=TestCampaign -v ./test/promqlcompat \
+		-seed=$(SEED) -queries=$(QUERIES) -first=$(FIRST) -state=$(BIN)/campaign/$(SEED)-$(FIRST).json
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	$(GO) test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem $(UNIT)
