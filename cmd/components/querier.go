@@ -3,6 +3,7 @@ package components
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"github.com/koios-metrics/koios/pkg/endpoint"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/query/api"
+	"github.com/koios-metrics/koios/pkg/serve"
+	"github.com/koios-metrics/koios/pkg/store"
 	"github.com/koios-metrics/koios/pkg/store/fanout"
 	"github.com/koios-metrics/koios/pkg/store/server"
 	"github.com/koios-metrics/koios/pkg/tenancy"
@@ -32,7 +35,8 @@ import (
 //	gRPC ─▶ server ─────────┴▶ fanout ─▶ endpoint.Set ─▶ sidecars, stores, queriers …
 //	                                      (loop)
 func (c *queryFlags) run(p *process) error {
-	set, err := c.endpointSet(p)
+	budget := c.budget()
+	set, err := c.endpointSet(p, budget)
 	if err != nil {
 		return err
 	}
@@ -40,7 +44,7 @@ func (c *queryFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
-	q, err := query.New(fan, c.queryConfig(), p.logger, p.reg)
+	q, err := query.New(fan, c.queryConfig(budget), p.logger, p.reg)
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,16 @@ func (c *queryFlags) ready(ctx context.Context, p *process, set *endpoint.Set) e
 	return nil
 }
 
-func (c *queryFlags) endpointSet(p *process) (*endpoint.Set, error) {
+// budget bounds what all queries hold.
+func (c *queryFlags) budget() *store.Budget {
+	bytes := int64(min(c.memory, math.MaxInt64))
+	if bytes == 0 {
+		bytes = serve.ShareOfMemory()
+	}
+	return store.NewBudget("memory for queries (--query.max-memory)", bytes)
+}
+
+func (c *queryFlags) endpointSet(p *process, budget *store.Budget) (*endpoint.Set, error) {
 	cfg := endpoint.DefaultConfig()
 	cfg.Endpoints = append(append(cfg.Endpoints, c.endpoints...), c.removedEndpoints...)
 	cfg.Strict = append(append(cfg.Strict, c.strict...), c.removedStrict...)
@@ -124,6 +137,7 @@ func (c *queryFlags) endpointSet(p *process) (*endpoint.Set, error) {
 	cfg.Resolver, cfg.DNSInterval = discovery.Resolver(c.dnsResolver), c.dnsInterval
 	cfg.InfoTimeout, cfg.UnhealthyTimeout, cfg.QueryTimeout = c.infoTimeout, c.unhealthyTimeout, c.timeout
 	cfg.ConnectionLabels = c.connLabels
+	cfg.Budget = budget
 	cfg.DialOptions = p.tracing.DialOptions()
 	cfg.Client = clientconf.GRPC{
 		TLS:                c.tlsSecure,
@@ -164,7 +178,7 @@ func (c *queryFlags) fanout(p *process, set *endpoint.Set) (*fanout.Store, error
 	}, p.logger, p.reg), nil
 }
 
-func (c *queryFlags) queryConfig() query.Config {
+func (c *queryFlags) queryConfig(budget *store.Budget) query.Config {
 	mode := dedup.Stay
 	if c.dedupFunc == "chain" {
 		mode = dedup.Chain
@@ -181,6 +195,7 @@ func (c *queryFlags) queryConfig() query.Config {
 		ActiveQueryPath:           c.activeQueryPath,
 		MaxConcurrent:             c.maxConcurrent,
 		MaxConcurrentSelect:       c.maxConcurrentSelect,
+		Budget:                    budget,
 		Dedup:                     mode,
 	}
 }

@@ -47,6 +47,7 @@ type queryFlags struct {
 	mode                string
 	maxConcurrent       int
 	maxConcurrentSelect int
+	memory              uint64
 	timeout             time.Duration
 	lookback            time.Duration
 	dynamicLookback     bool
@@ -137,6 +138,7 @@ func (c *queryFlags) bindPromQL(fs *flags) {
 	fs.enum(&c.mode, "query.mode", "local", "Whether queries are evaluated here or, in part, by the queriers below.", "local", "distributed")
 	fs.int(&c.maxConcurrent, "query.max-concurrent", "20", "Number of queries that are worked on at a time; others wait.")
 	fs.int(&c.maxConcurrentSelect, "query.max-concurrent-select", "4", "Number of selectors of one query that are read at a time.")
+	fs.bytes(&c.memory, "query.max-memory", "0", "Memory for the series, chunks and results of all queries together; a query past it is refused. 0 is 60 % of the soft memory limit of the Go runtime or, where there is none, 40 % of what the container or machine has. See also --enable-auto-gomemlimit.")
 	fs.promDuration(&c.timeout, "query.timeout", "2m", "How long one query may take.")
 	fs.goDuration(&c.lookback, "query.lookback-delta", noDefault, "How far back the last sample of a series counts as current; 5m if not given.")
 	fs.bool(&c.dynamicLookback, "query.dynamic-lookback-delta", true, "Look back further when downsampled data is asked for.").Hidden()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/koios-metrics/koios/pkg/dedup"
+	"github.com/koios-metrics/koios/pkg/store"
 )
 
 // The names of the engines.
@@ -49,8 +50,10 @@ type Config struct {
 	// MaxSamples bounds the samples that one query holds decoded at once; 0 is no bound.
 	MaxSamples int
 	// ChunkBytesMax bounds the memory in bytes for the series and encoded chunks of all running
-	// queries; 0 is no bound.
+	// queries, and for the groups of streamed aggregations; 0 is no bound.
 	ChunkBytesMax int64
+	// Budget is charged instead if it is not nil, for whoever shares one with others.
+	Budget *store.Budget
 
 	// Dedup says how replicas are merged.
 	Dedup dedup.Mode
@@ -69,6 +72,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.EnginesMode == "" {
 		c.EnginesMode = "local"
+	}
+	if c.Budget == nil {
+		c.Budget = store.NewBudget("memory for the series of queries", c.ChunkBytesMax)
 	}
 	if c.MaxConcurrent == 0 {
 		c.MaxConcurrent = 20

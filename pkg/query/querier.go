@@ -46,7 +46,7 @@ func New(st store.Store, cfg Config, logger log.Logger, reg prometheus.Registere
 		engines:    es,
 		queries:    gate.New("thanos_query_concurrent_gate_queries", cfg.MaxConcurrent, reg),
 		selects:    gate.New("thanos_query_concurrent_selects_gate_selects", cfg.MaxConcurrentSelect, reg),
-		chunkBytes: store.NewBudget("memory for the series of queries", cfg.ChunkBytesMax),
+		chunkBytes: cfg.Budget,
 		metrics:    newMetrics(reg),
 	}, nil
 }
