@@ -64,6 +64,10 @@ func (a *average) AtHistogram(*histogram.Histogram) (int64, *histogram.Histogram
 }
 
 func (a *average) AtFloatHistogram(fh *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
+	if fh == nil {
+		// One of our own: what the iterator makes shares its buckets, which hold the state of decoding.
+		fh = &histogram.FloatHistogram{}
+	}
 	t, fh := a.sum.AtFloatHistogram(fh)
 	_, count := a.count.At()
 	return t, fh.Div(count)
