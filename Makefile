@@ -69,6 +69,10 @@ campaign: ## Ask generated queries as Prometheus and as Koios: make campaign SEE
 bench: ## Run the benchmarks
 	$(GO) test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem $(UNIT)
 
+.PHONY: million
+million: ## Aggregate a million series in two replicas within 512 MiB of memory
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestMillionSeries$$' -v ./pkg/query
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters
 	$(BIN)/golangci-lint run

@@ -33,11 +33,11 @@ func ParseOp(name string) (Op, bool) {
 	return op, ok
 }
 
-// Groups adds columns up by group.
+// Groups adds columns up by group: Add for each series, then Finish, then At.
 type Groups struct {
 	op      Op
 	steps   int
-	reserve func(bytes int64) error
+	reserve func(l labels.Labels) error
 	index   map[string]int
 	all     []*group
 }
@@ -46,17 +46,16 @@ type Groups struct {
 type group struct {
 	labels  labels.Labels
 	present []uint64
-	values  []float64 // sum, count, extreme, or sum of squares
-	lost    []float64 // the compensation of a sum
-	means   []float64 // stddev and stdvar
-	counts  []float64 // avg, stddev and stdvar
+	values  []float64 // sum, count, extreme, or sum of squares; nil for Group
+	more1   []float64 // the compensation of a sum; the means of stddev and stdvar
+	more2   []float64 // the counts of avg, stddev and stdvar
 	// incremental marks the steps whose average is kept as a mean, since the sum would overflow; nil: none.
 	incremental []uint64
 }
 
-// NewGroups makes an empty result of so many steps. Before a group is made, reserve is asked for its
-// memory; an error of it ends Add.
-func NewGroups(op Op, steps int, reserve func(bytes int64) error) *Groups {
+// NewGroups makes an empty result of so many steps. Before a group is made, reserve is asked; an error of
+// it ends Add.
+func NewGroups(op Op, steps int, reserve func(l labels.Labels) error) *Groups {
 	return &Groups{op: op, steps: steps, reserve: reserve, index: map[string]int{}}
 }
 
@@ -77,9 +76,12 @@ func (op Op) arrays() int {
 	return 1
 }
 
-// GroupBytes is the memory in bytes that one group takes, without its labels.
-func (op Op) GroupBytes(steps int) int64 {
-	return groupOverhead + int64(op.arrays())*int64(steps)*8 + int64(words(steps))*8
+// GroupBytes is the memory in bytes that one group takes at most, without its labels, when its results are
+// copied to somewhere else where a point takes pointBytes.
+func (op Op) GroupBytes(steps int, pointBytes int64) int64 {
+	adding := int64(op.arrays()) * 8
+	copying := min(adding, 8) + pointBytes
+	return groupOverhead + int64(words(steps))*8 + int64(steps)*max(adding, copying)
 }
 
 // Add adds a column to the group of a key. A new group asks ls for its labels.
@@ -87,7 +89,7 @@ func (g *Groups) Add(key []byte, c *Column, ls func() labels.Labels) error {
 	at, ok := g.index[string(key)]
 	if !ok {
 		l := ls()
-		if err := g.reserve(g.op.GroupBytes(g.steps) + int64(l.ByteSize()) + int64(len(key))); err != nil {
+		if err := g.reserve(l); err != nil {
 			return err
 		}
 		at = len(g.all)
@@ -100,22 +102,9 @@ func (g *Groups) Add(key []byte, c *Column, ls func() labels.Labels) error {
 
 func (g *Groups) newGroup(l labels.Labels) *group {
 	n := &group{labels: l, present: make([]uint64, words(g.steps))}
-	floats := make([]float64, g.op.arrays()*g.steps)
-	take := func() []float64 {
-		a := floats[:g.steps:g.steps]
-		floats = floats[g.steps:]
-		return a
-	}
-	if g.op != Group {
-		n.values = take()
-	}
-	switch g.op {
-	case Sum:
-		n.lost = take()
-	case Avg:
-		n.lost, n.counts = take(), take()
-	case Stddev, Stdvar:
-		n.means, n.counts = take(), take()
+	// Each array by itself: Finish lets all but the first go.
+	for _, a := range []*[]float64{&n.values, &n.more1, &n.more2}[:g.op.arrays()] {
+		*a = make([]float64, g.steps)
 	}
 	return n
 }
@@ -146,7 +135,7 @@ func (n *group) add(op Op, c *Column) {
 // sum adds the values at the set bits, of which the lowest stands for the step from.
 func (n *group) sum(from int, set uint64, values []float64) {
 	if set == math.MaxUint64 {
-		values, sums, lost := values[from:from+64], n.values[from:from+64], n.lost[from:from+64]
+		values, sums, lost := values[from:from+64], n.values[from:from+64], n.more1[from:from+64]
 		for i, v := range values {
 			sums[i], lost[i] = compensated(sums[i], lost[i], v)
 		}
@@ -154,7 +143,7 @@ func (n *group) sum(from int, set uint64, values []float64) {
 	}
 	for ; set != 0; set &= set - 1 {
 		i := from + bits.TrailingZeros64(set)
-		n.values[i], n.lost[i] = compensated(n.values[i], n.lost[i], values[i])
+		n.values[i], n.more1[i] = compensated(n.values[i], n.more1[i], values[i])
 	}
 }
 
@@ -165,9 +154,9 @@ func (n *group) first(op Op, i int, v float64) {
 	case Count:
 		n.values[i] = 1
 	case Avg:
-		n.values[i], n.counts[i] = v, 1
+		n.values[i], n.more2[i] = v, 1
 	case Stddev, Stdvar:
-		n.means[i], n.counts[i] = v, 1
+		n.more1[i], n.more2[i] = v, 1
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			n.values[i] = math.NaN()
 		}
@@ -191,21 +180,20 @@ func (n *group) more(op Op, i int, v float64) {
 			n.values[i] = v
 		}
 	case Avg:
-		w, bit := i/64, uint64(1)<<(i%64)
-		m := mean{sum: n.values[i], c: n.lost[i], n: n.counts[i], incremental: n.incremental != nil && n.incremental[w]&bit != 0}
+		m := n.mean(i)
 		m.add(v)
-		n.values[i], n.lost[i], n.counts[i] = m.sum, m.c, m.n
+		n.values[i], n.more1[i], n.more2[i] = m.sum, m.c, m.n
 		if m.incremental {
 			if n.incremental == nil {
 				n.incremental = make([]uint64, len(n.present))
 			}
-			n.incremental[w] |= bit
+			n.incremental[i/64] |= 1 << (i % 64)
 		}
 	case Stddev, Stdvar:
-		n.counts[i]++
-		off := v - n.means[i]
-		n.means[i] += off / n.counts[i]
-		n.values[i] += off * (v - n.means[i])
+		n.more2[i]++
+		off := v - n.more1[i]
+		n.more1[i] += off / n.more2[i]
+		n.values[i] += off * (v - n.more1[i])
 	default:
 		panic(fmt.Sprintf("BUG: column: aggregation %d", op))
 	}
@@ -217,24 +205,39 @@ func (g *Groups) Len() int { return len(g.all) }
 // Labels are those of a group; groups are numbered in the order in which they came.
 func (g *Groups) Labels(group int) labels.Labels { return g.all[group].labels }
 
+// Finish makes results of what was added up, and lets go of what only adding needs. Nothing is added after.
+func (g *Groups) Finish() {
+	for _, n := range g.all {
+		for i := range n.values {
+			switch g.op {
+			case Sum:
+				n.values[i] += n.more1[i]
+			case Avg:
+				n.values[i] = n.mean(i).result()
+			case Stdvar:
+				n.values[i] /= n.more2[i]
+			case Stddev:
+				n.values[i] = math.Sqrt(n.values[i] / n.more2[i])
+			}
+		}
+		n.more1, n.more2, n.incremental = nil, nil, nil
+	}
+	g.index = nil
+}
+
+// mean is the average of a step as it stands.
+func (n *group) mean(i int) mean {
+	return mean{sum: n.values[i], c: n.more1[i], n: n.more2[i], incremental: n.incremental != nil && n.incremental[i/64]&(1<<(i%64)) != 0}
+}
+
 // At returns the result of a group at a step, if it has one.
 func (g *Groups) At(group, step int) (v float64, ok bool) {
 	n := g.all[group]
-	if n.present[step/64]&(1<<(step%64)) == 0 {
+	switch {
+	case n.present[step/64]&(1<<(step%64)) == 0:
 		return 0, false
-	}
-	switch g.op {
-	case Group:
+	case g.op == Group:
 		return 1, true
-	case Sum:
-		return n.values[step] + n.lost[step], true
-	case Avg:
-		m := mean{sum: n.values[step], c: n.lost[step], n: n.counts[step], incremental: n.incremental != nil && n.incremental[step/64]&(1<<(step%64)) != 0}
-		return m.result(), true
-	case Stdvar:
-		return n.values[step] / n.counts[step], true
-	case Stddev:
-		return math.Sqrt(n.values[step] / n.counts[step]), true
 	}
 	return n.values[step], true
 }

@@ -42,7 +42,7 @@ func (m *mean) add(v float64) {
 	m.sum, m.c = compensated(share*m.sum, share*m.c, v/m.n)
 }
 
-func (m *mean) result() float64 {
+func (m mean) result() float64 {
 	if m.incremental {
 		return m.sum + m.c
 	}

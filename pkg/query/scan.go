@@ -115,6 +115,7 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 	if err == nil {
 		err = ctx.Err()
 	}
+	s.groups.Finish()
 	return s.groups, s.read, err
 }
 
@@ -134,8 +135,9 @@ func oneName(ms []*labels.Matcher) bool {
 // pointBytes is what the engine makes of each point of a group: a time and a value.
 const pointBytes = 16
 
-func (s *scan) reserveGroup(n int64) error {
-	if err := s.q.reserve(n + int64(s.steps.N)*pointBytes); err != nil {
+// reserveGroup charges a new group, its labels as they are and as the key of the group.
+func (s *scan) reserveGroup(l labels.Labels) error {
+	if err := s.q.reserve(s.op.GroupBytes(s.steps.N, pointBytes) + 2*int64(l.ByteSize())); err != nil {
 		return fmt.Errorf("keep %d groups of %d steps: %w", s.groups.Len()+1, s.steps.N, err)
 	}
 	s.tracker.Add(s.steps.N)

@@ -83,6 +83,9 @@ func (o *streamOperator) Next(ctx context.Context, buf []model.StepVector) (int,
 		o.step++
 		n++
 	}
+	if n == 0 {
+		o.groups = nil // The engine has it all.
+	}
 	return n, nil
 }
 
