@@ -43,9 +43,6 @@ type Options struct {
 	Mode Mode
 	// Counter says that the series is read as a counter.
 	Counter bool
-	// Until is the time up to which the replicas were read, 0 if to their ends. A replica that ends so
-	// shortly before that its next sample may lie behind is not taken for late.
-	Until int64
 	// Totals says that each replica's floats are running totals that never fall and count from a start of
 	// their own (see downsampled counters), so that only their growth means something. Where the replica
 	// changes, the total goes on from the last one handed out.

@@ -9,157 +9,126 @@ import (
 )
 
 // sample is what matters of a sample of any kind; the zero kind is none. It holds no pointers, so that
-// copying one, which happens several times a sample, is cheap.
+// copying one is cheap.
 type sample struct {
 	t    int64
 	f    float64 // value of a float, count of a histogram
 	kind chunkenc.ValueType
-	// stale is true of a staleness marker; gauge of a histogram that says so.
-	stale, gauge bool
+	// gauge is true of a histogram that says so.
+	gauge bool
 }
 
-// held is a sample that was read in advance, with its histogram if it is one.
+// held is a sample with its histogram if it is one.
 type held struct {
 	sample
 	h  *histogram.Histogram
 	fh *histogram.FloatHistogram
 }
 
-// lookahead is how many samples of each replica are read before the first is handed out, to know
-// the interval from the start.
-const lookahead = distances + 1
-
-// replica is one input: the sample it stands on, which has not been handed out, and the one before.
+// replica is one input and what has been read of it and is still needed.
 type replica struct {
 	it    chunkenc.Iterator
-	ahead []held // read in advance, for learning
-	pos   int    // of the current sample in ahead; len(ahead) is the iterator's own
+	times []int64 // of buf, apart because the rules look at nothing else
+	buf   []held  // in order of time, without staleness markers
+	marks []int64 // the times of staleness markers
+	ended bool
 
-	cur  sample // kind ValNone: at its end
-	prev sample // the replica's own sample before cur, kind ValNone if unknown
-	// staleAt is the time of the first marker that was passed on the way to cur.
-	staleAt  int64
-	hasStale bool
-	// copies the stream that is handed out (see the package comment).
-	copies bool
-
-	scratch  *histogram.Histogram
-	scratchF *histogram.FloatHistogram
+	next   int // index in buf of the first sample that may still become the base
+	lo, hi int // of the window that is learned from
 }
 
 func (r *replica) reset(it chunkenc.Iterator) {
-	*r = replica{it: it, ahead: r.ahead[:0], pos: -1, scratch: r.scratch, scratchF: r.scratchF}
+	clear(r.buf) // Lets histograms go.
+	*r = replica{it: it, times: r.times[:0], buf: r.buf[:0], marks: r.marks[:0]}
 }
 
-// learn reads the first samples and adds their distances.
-func (r *replica) learn() (known interval) {
-	for len(r.ahead) < lookahead {
-		var s held
-		if s.sample = r.read(r.it.Next()); s.kind == chunkenc.ValNone {
-			break
-		}
-		// What read has put into the scratch space is kept.
-		switch s.kind {
-		case chunkenc.ValHistogram:
-			s.h, r.scratch = r.scratch, nil
-		case chunkenc.ValFloatHistogram:
-			s.fh, r.scratchF = r.scratchF, nil
-		}
-		r.ahead = append(r.ahead, s)
-		if n := len(r.ahead); n > 1 && s.t > r.ahead[n-2].t {
-			known.add(s.t - r.ahead[n-2].t)
-		}
-	}
-	return known
-}
-
-// next moves to the next sample that is later than the current one; input out of order is passed over.
-func (r *replica) next() {
-	r.prev = r.cur
-	for {
-		if r.pos < len(r.ahead) {
-			r.stepAhead()
-		} else {
-			r.cur = r.read(r.it.Next())
-		}
-		if r.cur.t > r.prev.t || r.cur.kind == chunkenc.ValNone || r.prev.kind == chunkenc.ValNone {
-			return
-		}
+// readTo reads until a sample at or after t is known, or the end.
+func (r *replica) readTo(t int64) {
+	for !r.ended && (len(r.times) == 0 || r.times[len(r.times)-1] < t) {
+		r.read()
 	}
 }
 
-// stepAhead goes one further in what was read in advance, and from its end to the iterator.
-func (r *replica) stepAhead() {
-	switch r.pos++; {
-	case r.pos < len(r.ahead):
-		r.cur = r.ahead[r.pos].sample
-	case r.pos < lookahead: // The end was seen.
-		r.cur = sample{}
-	default:
-		r.cur = r.read(r.it.Next())
-	}
-}
-
-// current returns the histograms of the current sample if it was read in advance.
-func (r *replica) current() (h *histogram.Histogram, fh *histogram.FloatHistogram) {
-	if r.pos < len(r.ahead) {
-		return r.ahead[r.pos].h, r.ahead[r.pos].fh
-	}
-	return nil, nil
-}
-
-// seek moves to the first sample at or after t, perhaps in a leap that leaves prev unknown.
-func (r *replica) seek(t int64) {
-	for r.cur.kind != chunkenc.ValNone && r.cur.t < t {
-		if r.pos < len(r.ahead) {
-			r.next()
-			continue
-		}
-		r.prev = sample{}
-		r.cur = r.read(r.it.Seek(t))
-		return
-	}
-}
-
-// read describes the sample that the iterator stands on; a histogram is left in the scratch space.
-func (r *replica) read(kind chunkenc.ValueType) (s sample) {
-	s.kind = kind
-	switch kind {
+// read takes one sample from the iterator; what is out of order is passed over.
+func (r *replica) read() {
+	var s held
+	s.kind = r.it.Next()
+	stale := false
+	switch s.kind {
 	case chunkenc.ValFloat:
 		s.t, s.f = r.it.At()
-		s.stale = value.IsStaleNaN(s.f)
+		stale = value.IsStaleNaN(s.f)
 	case chunkenc.ValHistogram:
-		if r.scratch == nil {
-			r.scratch = &histogram.Histogram{}
-		}
-		s.t, r.scratch = r.it.AtHistogram(r.scratch)
-		h := r.scratch
-		s.f, s.stale, s.gauge = float64(h.Count), value.IsStaleNaN(h.Sum), h.CounterResetHint == histogram.GaugeType
+		s.t, s.h = r.it.AtHistogram(nil)
+		s.f, s.gauge = float64(s.h.Count), s.h.CounterResetHint == histogram.GaugeType
+		stale = value.IsStaleNaN(s.h.Sum)
 	case chunkenc.ValFloatHistogram:
-		if r.scratchF == nil {
-			r.scratchF = &histogram.FloatHistogram{}
-		}
-		s.t, r.scratchF = r.it.AtFloatHistogram(r.scratchF)
-		h := r.scratchF
-		s.f, s.stale, s.gauge = h.Count, value.IsStaleNaN(h.Sum), h.CounterResetHint == histogram.GaugeType
+		s.t, s.fh = r.it.AtFloatHistogram(nil)
+		s.f, s.gauge = s.fh.Count, s.fh.CounterResetHint == histogram.GaugeType
+		stale = value.IsStaleNaN(s.fh.Sum)
+	default:
+		r.ended = true
+		return
 	}
-	return s
+	if stale {
+		r.marks = append(r.marks, s.t)
+		return
+	}
+	if n := len(r.times); n > 0 && s.t <= r.times[n-1] {
+		return
+	}
+	r.times = append(r.times, s.t)
+	r.buf = append(r.buf, s)
 }
 
-// alive passes markers, noting the first one after t, and moves to a sample that is none.
-func (r *replica) alive(t int64) {
-	if r.hasStale && r.staleAt <= t {
-		r.hasStale = false
+// forget lets go of what lies before t, but for the last samples that a window may need.
+func (r *replica) forget(t int64) {
+	i := r.next
+	for i > 0 && r.times[i-1] > t {
+		i--
 	}
-	for r.cur.stale {
-		if !r.hasStale && r.cur.t > t {
-			r.staleAt, r.hasStale = r.cur.t, true
-		}
-		r.next()
+	// Moving what stays costs as much as what is dropped saves only if little is dropped.
+	if i -= windowMax + 1; i < 4*windowMax {
+		return
 	}
+	n := copy(r.times, r.times[i:])
+	r.times = r.times[:n]
+	copy(r.buf, r.buf[i:])
+	clear(r.buf[n:])
+	r.buf = r.buf[:n]
+	r.next -= i
+	m := 0
+	for m < len(r.marks) && r.marks[m] < r.times[0] {
+		m++
+	}
+	r.marks = append(r.marks[:0], r.marks[m:]...)
 }
 
-func (r *replica) done() bool { return r.cur.kind == chunkenc.ValNone }
+// at returns the index of the first sample at or after t, looking around the index near.
+func (r *replica) at(t int64, near int) int {
+	i := min(near, len(r.times))
+	for i > 0 && r.times[i-1] >= t {
+		i--
+	}
+	for i < len(r.times) && r.times[i] < t {
+		i++
+	}
+	return i
+}
+
+// fell tells whether the replica itself has seen its value fall on the way from the time t to its i-th sample.
+func (r *replica) fell(i int, t int64) bool {
+	for ; i > 0; i-- {
+		a, b := &r.buf[i-1], &r.buf[i]
+		if a.kind == b.kind && b.f < a.f {
+			return true
+		}
+		if a.t <= t {
+			break
+		}
+	}
+	return false
+}
 
 // compare orders samples of one time by what they hold: kind, then value; NaN is the least.
 func compare(a, b *sample) int {
@@ -172,4 +141,15 @@ func compare(a, b *sample) int {
 		return -1
 	}
 	return 0
+}
+
+// add returns t + d, no further than the ends of time.
+func add(t, d int64) int64 {
+	if d > 0 && t > math.MaxInt64-d {
+		return math.MaxInt64
+	}
+	if d < 0 && t < math.MinInt64-d {
+		return math.MinInt64
+	}
+	return t + d
 }

@@ -2,335 +2,370 @@ package dedup
 
 import (
 	"math"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// stay is the iterator of mode Stay. The numbers in its comments are those of the package comment.
+// item is a sample on its way out.
+type item struct {
+	held
+	replica int
+	own     sample // the replica's own sample before; kind ValNone if none is known
+}
+
+// stay is the iterator of mode Stay. The rules and invariants in its comments are those of DESIGN.md.
 type stay struct {
 	opts     Options
 	replicas []replica
-	on       int // the replica that is stayed on
-	copies   int // how many replicas besides it copy it
-	interval interval
+	scores   []score
+	equal    []int // timestamps that two replicas have in common, a row for each replica
+	bits     uint  // of the last cell
+	seg      segment
+	learned  bool // seg is that of a cell
+	alone    bool // the base is one replica without copies
+	begun    bool
 
-	started  bool
-	last     sample  // as handed out; its t is the smallest there is before the first
-	switched bool    // last is the first sample of another replica
-	shift    float64 // what is added to the totals of the replica stayed on
-	total    float64 // the last total handed out
+	baseT   int64     // time of the last of the base that stands
+	based   bool      // there is one
+	before  int64     // time of the last of the base, whether it stands or not
+	recent  [4]sample // the last ones pushed, taken or not: no more lie within one and a half intervals
+	recents int
+	taken   bool
+	takenT  int64  // time of the last one taken
+	queue   []item // decided, in order
+	at      int
+	ended   bool // nothing will come into the queue any more
+
+	last     held   // as handed out
+	raw      sample // the same as it was scraped
+	total    float64
+	shift    float64
 	hasTotal bool
-	marker   bool // last is a marker that was made here, and no sample of the replica
+	joined   bool // last follows the replica's own sample before
 	err      error
 }
 
 func (s *stay) reset(replicas []chunkenc.Iterator, opts Options) {
-	old := s.replicas
-	*s = stay{opts: opts, replicas: old[:0], last: sample{t: math.MinInt64}}
+	n := len(replicas)
+	old := s.replicas[:cap(s.replicas)]
+	for len(old) < n {
+		old = append(old, replica{})
+	}
+	seg := segment{order: s.seg.order, copies: s.seg.copies, until: math.MinInt64}
+	clear(s.queue)
+	*s = stay{opts: opts, replicas: old[:n], scores: s.scores, equal: s.equal, seg: seg, queue: s.queue[:0], bits: 14, before: math.MinInt64}
+	if cap(s.scores) < n {
+		s.scores, s.equal = make([]score, n), make([]int, n*n)
+		s.seg.order, s.seg.copies = make([]int, n), make([]bool, n)
+	}
+	s.scores, s.equal = s.scores[:n], s.equal[:n*n]
+	s.seg.order, s.seg.copies = s.seg.order[:n], s.seg.copies[:n]
 	for i, it := range replicas {
-		if i < cap(old) {
-			s.replicas = s.replicas[:i+1]
-		} else {
-			s.replicas = append(s.replicas, replica{})
-		}
+		s.seg.order[i], s.seg.copies[i] = i, false
 		s.replicas[i].reset(it)
 	}
 }
 
 // Next moves to the next merged sample.
 func (s *stay) Next() chunkenc.ValueType {
-	if s.err != nil {
-		return chunkenc.ValNone
-	}
-	if !s.started {
-		s.start()
-		return s.turn()
-	}
-	if s.last.kind == chunkenc.ValNone {
-		return chunkenc.ValNone
-	}
-	if s.marker {
-		return s.turn()
-	}
-	r := &s.replicas[s.on]
-	r.next()
-	if s.copies > 0 {
-		return s.nextOfCopies()
-	}
-	// The fast path (2): the replica delivers.
-	if !r.done() && !r.cur.stale && r.cur.t <= s.interval.after(s.last.t, 3) {
-		s.interval.add(r.cur.t - s.last.t)
-		s.emit(s.on)
+	if s.at == len(s.queue) && s.alone && s.follow() {
 		return s.last.kind
 	}
-	return s.turn()
-}
-
-// start learns the interval and puts each replica on its first sample.
-func (s *stay) start() {
-	s.started = true
-	for i := range s.replicas {
-		r := &s.replicas[i]
-		if learned := r.learn(); learned.n > 0 && (s.interval.n == 0 || learned.less(&s.interval)) {
-			s.interval = learned
+	for s.at == len(s.queue) {
+		if s.ended {
+			s.last.kind = chunkenc.ValNone
+			return chunkenc.ValNone
 		}
-		r.next()
+		clear(s.queue)
+		s.queue, s.at = s.queue[:0], 0
+		s.advance()
 	}
-	s.on = -1
-}
-
-// nextOfCopies walks replicas with equal samples together (5). The one stayed on has been moved already.
-func (s *stay) nextOfCopies() chunkenc.ValueType {
-	earliest := int64(math.MaxInt64)
-	for i := range s.replicas {
-		r := &s.replicas[i]
-		if !r.copies {
-			continue
-		}
-		if i != s.on && !r.done() && r.cur.t <= s.last.t {
-			r.next()
-		}
-		for s.invented(r) {
-			r.next()
-		}
-		if !r.done() && r.cur.t < earliest {
-			earliest = r.cur.t
-		}
-	}
-	pick := s.greatestAt(earliest, func(r *replica) bool { return r.copies })
-	if pick < 0 || earliest > s.interval.after(s.last.t, 3) || s.replicas[pick].cur.stale {
-		return s.turn()
-	}
-	s.interval.add(earliest - s.last.t)
-	chosen := s.replicas[pick].cur
-	s.follow(pick, func(r *replica) bool {
-		// A hole leaves a copy what it is; another value or another rhythm does not.
-		hole := r.done() || r.cur.t >= s.interval.after(earliest, 1)
-		return r.copies && (hole || r.cur.t == earliest && compare(&r.cur, &chosen) == 0)
-	})
+	s.hand(&s.queue[s.at])
+	s.at++
 	return s.last.kind
 }
 
-// turn chooses where to go on when the replica stayed on is late, stale or at its end (3, 6).
-func (s *stay) turn() chunkenc.ValueType {
-	s.interval.learn()
-	if s.cutOff() {
-		return s.end(nil)
-	}
-	from := s.last.t
-	if s.last.kind != chunkenc.ValNone {
-		from = max(from+1, s.interval.after(from, 1))
-	}
-	stale, earliest, own := int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MaxInt64)
-	for i := range s.replicas {
-		r := &s.replicas[i]
-		if !r.copies {
-			s.bring(r, from)
-		}
-		r.alive(s.last.t)
-		for !r.copies && s.invented(r) {
-			r.next()
-			r.alive(s.last.t)
-		}
-		if err := r.it.Err(); err != nil && r.done() {
-			return s.end(err)
-		}
-		if r.hasStale {
-			stale = min(stale, r.staleAt)
-		}
-		if !r.done() {
-			earliest = min(earliest, r.cur.t)
-			if r.copies {
-				own = min(own, r.cur.t)
-			}
-		}
-	}
-	// A stream that never began, or whose end was marked already, needs no marker.
-	if stale != math.MaxInt64 && s.aliveAfter(stale) > s.interval.after(stale, 3) && s.last.kind != chunkenc.ValNone && !s.last.stale {
-		s.last = sample{t: stale, kind: chunkenc.ValFloat, f: math.Float64frombits(value.StaleNaN), stale: true}
-		s.marker, s.switched = true, false
-		return s.last.kind
-	}
-	if s.on < 0 {
-		earliest = s.home(earliest)
-	}
-	// What is stayed on is as good as another that is earlier by less than half an interval.
-	var pick int
-	if own != math.MaxInt64 && own < s.interval.after(earliest, 1) {
-		pick = s.greatestAt(own, func(r *replica) bool { return r.copies })
-	} else {
-		pick = s.greatestAt(earliest, func(*replica) bool { return true })
-	}
-	if pick < 0 {
-		return s.end(nil)
-	}
-	chosen := s.replicas[pick].cur
-	if s.replicas[pick].copies && !s.marker {
-		s.interval.add(chosen.t - s.last.t)
-	}
-	s.follow(pick, func(r *replica) bool { return r.cur.t == chosen.t && compare(&r.cur, &chosen) == 0 })
-	return s.last.kind
-}
-
-// home returns the time of the first sample to begin with (7): among the replicas that begin within 1.5 I of
-// the earliest, that of the one which scrapes first in the interval. Wherever a reader begins, it is the
-// same replica.
-func (s *stay) home(earliest int64) int64 {
-	whole := s.interval.whole()
-	if whole == 0 {
-		return earliest
-	}
-	best, bestPhase := earliest, int64(math.MaxInt64)
-	for i := range s.replicas {
-		r := &s.replicas[i]
-		if r.done() || r.cur.t >= s.interval.after(earliest, 3) {
-			continue
-		}
-		phase := r.cur.t % whole
-		if phase < 0 {
-			phase += whole
-		}
-		if phase < bestPhase || phase == bestPhase && r.cur.t < best {
-			best, bestPhase = r.cur.t, phase
-		}
-	}
-	return best
-}
-
-// aliveAfter returns when the first of the replicas that did not end at this very moment has its next sample.
-// Those that did and came back at once saw the same end (5).
-func (s *stay) aliveAfter(stale int64) int64 {
-	earliest := int64(math.MaxInt64)
-	for i := range s.replicas {
-		if r := &s.replicas[i]; !r.done() && !(r.hasStale && r.staleAt == stale) {
-			earliest = min(earliest, r.cur.t)
-		}
-	}
-	return earliest
-}
-
-// cutOff tells whether the replica stayed on ended because no more of it was read: its next sample may lie
-// behind the time up to which replicas were read. The others need not be looked at then.
-func (s *stay) cutOff() bool {
-	if s.opts.Until == 0 || s.on < 0 || s.marker || s.interval.after(s.last.t, 3) <= s.opts.Until {
+// follow is the fast path: the base is one replica, and its next sample follows the one handed out, in time.
+func (s *stay) follow() bool {
+	r := &s.replicas[s.seg.order[0]]
+	i := r.next
+	if i == 0 || i >= len(r.times) {
 		return false
 	}
-	for i := range s.replicas {
-		if r := &s.replicas[i]; r.copies && (!r.done() || r.it.Err() != nil) {
-			return false
+	t, own := r.times[i], r.times[i-1]
+	if t >= s.seg.until || t-own > s.seg.late || own != s.baseT || own != s.takenT || own != s.raw.t {
+		return false
+	}
+	r.next++
+	s.joined = true
+	s.last = r.buf[i]
+	s.raw = s.last.sample
+	s.before, s.baseT, s.takenT = t, t, t
+	if s.opts.Totals {
+		if s.raw.kind == chunkenc.ValFloat {
+			s.last.f += s.shift
+			s.total, s.hasTotal = s.last.f, true
 		}
+	} else if s.opts.Counter {
+		// It can't be invented: the one before was not, and a fall since is the replica's own.
+		s.recent[s.recents%len(s.recent)] = s.raw
+		s.recents++
 	}
 	return true
 }
 
-func (s *stay) end(err error) chunkenc.ValueType {
-	s.err = err
-	s.last.kind = chunkenc.ValNone
-	return chunkenc.ValNone
-}
-
-// bring moves a replica that was not followed to its first sample at or after t, so that the sample
-// before it is known where there is one nearby.
-func (s *stay) bring(r *replica, t int64) {
-	if r.done() || r.cur.t >= t {
+// hand makes an item the current sample.
+func (s *stay) hand(it *item) {
+	s.joined = s.begun && it.own.kind != chunkenc.ValNone && it.own.t == s.raw.t && compare(&it.own, &s.raw) == 0
+	since := s.raw.t
+	s.last, s.raw, s.begun = it.held, it.sample, true
+	if !s.opts.Totals || it.kind != chunkenc.ValFloat || value.IsStaleNaN(it.f) {
 		return
 	}
-	if near := t - 4*s.interval.length; r.cur.t < near && near < t {
-		r.seek(near)
-	}
-	if r.staleAt <= s.last.t {
-		r.hasStale = false
-	}
-	for !r.done() && r.cur.t < t {
-		if r.cur.stale && r.cur.t > s.last.t && !r.hasStale {
-			r.staleAt, r.hasStale = r.cur.t, true
+	if !s.joined && s.hasTotal {
+		s.shift = s.total - it.f
+		if it.own.kind == it.kind && it.f > it.own.f {
+			// Its growth since the sample handed out before, or that part of its growth since its own.
+			s.shift += (it.f - it.own.f) * min(1, float64(it.t-since)/float64(it.t-it.own.t))
 		}
-		if !r.cur.stale && r.hasStale && r.cur.t > r.staleAt {
-			r.hasStale = false // it came back
-		}
-		r.next()
 	}
+	s.last.f += s.shift
+	s.total, s.hasTotal = s.last.f, true
 }
 
-// invented tells whether handing out the replica's sample would show a fall that it has not seen (4).
-func (s *stay) invented(r *replica) bool {
-	if !s.opts.Counter || s.opts.Totals || r.done() || r.cur.stale || r.cur.gauge || s.last.kind != r.cur.kind || s.last.stale {
-		return false
-	}
-	if !(r.cur.f < s.last.f) || r.cur.t >= s.interval.after(s.last.t, 3) {
-		return false
-	}
-	fell := r.prev.kind == r.cur.kind && !r.prev.stale && r.cur.f < r.prev.f
-	return !fell
-}
-
-// greatestAt returns the replica among those wanted that has the greatest sample at t, the one stayed
-// on before its equals, -1 if there is none.
-func (s *stay) greatestAt(t int64, wanted func(*replica) bool) int {
-	best := -1
-	for i := range s.replicas {
-		r := &s.replicas[i]
-		if r.done() || r.cur.t != t || !wanted(r) {
+// advance decides at least one more sample, or ends the stream. The next sample of the base is found
+// first, then what lies between it and the one before.
+func (s *stay) advance() {
+	for len(s.queue) == 0 && !s.ended {
+		n, ok := s.nextBase()
+		if !ok {
+			s.finish()
+			return
+		}
+		near := s.before != math.MinInt64 && n.t < add(s.before, s.seg.half) && !s.ofBase(s.before)
+		s.before = n.t
+		if near { // (3)
 			continue
 		}
-		if best < 0 {
-			best = i
-			continue
+		p := int64(math.MinInt64)
+		if s.based {
+			p = s.baseT
 		}
-		if c := compare(&r.cur, &s.replicas[best].cur); c > 0 || c == 0 && i == s.on {
-			best = i
+		if s.hole(p, n.t) {
+			s.fill(0, p, n.t)
 		}
+		s.push(n)
+		s.baseT, s.based = n.t, true
 	}
-	return best
 }
 
-// follow hands out the sample of a replica, stays on it and marks which of the others copy it.
-func (s *stay) follow(pick int, copies func(*replica) bool) {
-	s.copies = 0
+// ofBase tells whether the replica that is the base now, or a copy of it, has a sample at t.
+func (s *stay) ofBase(t int64) bool {
 	for i := range s.replicas {
 		r := &s.replicas[i]
-		r.copies = i == pick || copies(r)
-		if r.copies && i != pick {
-			s.copies++
+		if j := r.at(t, r.next); s.seg.copies[i] && j < len(r.times) && r.times[j] == t {
+			return true
 		}
 	}
-	s.emit(pick)
+	return false
 }
 
-func (s *stay) emit(i int) {
-	r := &s.replicas[i]
-	s.switched = i != s.on || s.marker
-	if s.switched && s.opts.Totals {
-		s.shift = s.continued(r)
+// finish decides what follows the last of the base, and reports what stopped a replica.
+func (s *stay) finish() {
+	s.ended = true
+	for i := range s.replicas {
+		if err := s.replicas[i].it.Err(); err != nil {
+			s.err = err
+			return
+		}
 	}
-	s.on, s.marker = i, false
-	s.last = r.cur
-	if s.opts.Totals && r.cur.kind == chunkenc.ValFloat {
-		s.last.f += s.shift
-		s.total, s.hasTotal = s.last.f, true
+	if s.based {
+		s.fill(0, s.baseT, math.MaxInt64)
+		s.mark(math.MaxInt64)
 	}
 }
 
-// continued returns what must be added to the replica's totals so that they go on from the last one.
-func (s *stay) continued(r *replica) float64 {
-	if !s.hasTotal || r.cur.kind != chunkenc.ValFloat {
-		return 0
+// nextBase returns the next sample of the base (1, 2).
+func (s *stay) nextBase() (item, bool) {
+	for {
+		pick, t := -1, s.seg.until
+		for _, i := range s.seg.order {
+			r := &s.replicas[i]
+			if !s.seg.copies[i] || r.next == len(r.times) || r.times[r.next] >= s.seg.until {
+				continue
+			}
+			if at := r.times[r.next]; at < t || pick >= 0 && at == t && s.greater(i, pick) {
+				pick, t = i, at
+			}
+		}
+		if pick >= 0 {
+			n := s.item(pick, s.replicas[pick].next)
+			for i := range s.replicas {
+				if r := &s.replicas[i]; s.seg.copies[i] && r.next < len(r.times) && r.times[r.next] == t {
+					r.next++
+				}
+			}
+			return n, true
+		}
+		if !s.nextSegment() {
+			return item{}, false
+		}
 	}
-	grown := 0.0
-	if r.prev.kind == chunkenc.ValFloat && r.cur.f > r.prev.f {
-		grown = r.cur.f - r.prev.f
-	}
-	return s.total + grown - r.cur.f
 }
 
-// Seek moves to the first merged sample at or after t. It walks, so that the samples are the same
-// whatever was sought.
+// greater tells whether of two copies' samples at one time the first is to be taken.
+func (s *stay) greater(i, j int) bool {
+	a, b := &s.replicas[i], &s.replicas[j]
+	return compare(&a.buf[a.next].sample, &b.buf[b.next].sample) > 0
+}
+
+// nextSegment goes on to the first segment that has a sample; false when there is none.
+func (s *stay) nextSegment() bool {
+	t := int64(math.MaxInt64)
+	found := false
+	for i := range s.replicas {
+		r := &s.replicas[i]
+		r.next = r.at(s.seg.until, r.next)
+		r.readTo(s.seg.until)
+		r.next = r.at(s.seg.until, r.next)
+		if r.ended && r.it.Err() != nil {
+			return false
+		}
+		if r.next < len(r.times) {
+			t, found = min(t, r.times[r.next]), true
+		}
+	}
+	if !found {
+		return false
+	}
+	if s.based {
+		for i := range s.replicas {
+			s.replicas[i].forget(s.baseT)
+		}
+	}
+	s.segmentAt(t)
+	return true
+}
+
+// item describes the i-th sample of a replica.
+func (s *stay) item(replica, i int) item {
+	r := &s.replicas[replica]
+	it := item{held: r.buf[i], replica: replica}
+	if i > 0 {
+		it.own = r.buf[i-1].sample
+	}
+	return it
+}
+
+// hole tells whether a sample is missing between two neighbours; the ends of time stand for none.
+func (s *stay) hole(p, n int64) bool {
+	return p == math.MinInt64 || n == math.MaxInt64 || n-p > s.seg.late
+}
+
+// fill takes into the hole between p and n what the replicas have that lies at least half an interval from
+// either end, the best replica first, the others into the holes that it leaves (4).
+func (s *stay) fill(rank int, p, n int64) {
+	if rank == len(s.seg.order) {
+		return
+	}
+	from, to := p, n
+	if p != math.MinInt64 {
+		from = add(p, max(1, s.seg.half))
+	}
+	if n != math.MaxInt64 {
+		to = add(n, -max(1, s.seg.half))
+	}
+	of := s.seg.order[rank]
+	r := &s.replicas[of]
+	for i := r.at(from, r.next); i < len(r.times) && r.times[i] <= to; i++ {
+		t := r.times[i]
+		if s.hole(p, t) {
+			s.fill(rank+1, p, t)
+		}
+		s.push(s.item(of, i))
+		p = t
+	}
+	if s.hole(p, n) {
+		s.fill(rank+1, p, n)
+	}
+}
+
+// push decides on the next sample in order: it is passed over if it shows a fall that its replica has not
+// seen (5). What comes before it and after the last one taken may be marked as stale (6).
+func (s *stay) push(n item) {
+	if s.opts.Counter && !s.opts.Totals {
+		invented := s.invented(&n)
+		s.recent[s.recents%len(s.recent)] = n.sample
+		s.recents++
+		if invented {
+			return
+		}
+	}
+	if s.taken && n.t-s.takenT > s.seg.late {
+		s.mark(n.t)
+	}
+	s.taken, s.takenT = true, n.t
+	s.queue = append(s.queue, n)
+}
+
+// invented tells whether a sample lies below one that came less than one and a half intervals before it,
+// though its own replica has not seen a fall since.
+func (s *stay) invented(n *item) bool {
+	if n.gauge {
+		return false
+	}
+	for i := range s.recent {
+		q := &s.recent[i]
+		if q.kind == n.kind && n.f < q.f && n.t < add(q.t, s.seg.late) {
+			if r := &s.replicas[n.replica]; !r.fell(r.at(n.t, r.next), q.t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mark hands out the first staleness marker between the last sample and n that no living replica contradicts:
+// one without that very marker and with a sample within one and a half intervals. Copies of a series that is
+// back at the next scrape agree that it was gone. A marker more than four intervals after the last sample
+// says nothing that the absence of samples does not.
+func (s *stay) mark(n int64) {
+	first := int64(math.MaxInt64)
+	for i := range s.replicas {
+		for _, m := range s.replicas[i].marks {
+			if m <= s.takenT || m >= min(first, n) {
+				continue
+			}
+			if (s.seg.interval == 0 || m <= add(s.takenT, 4*s.seg.interval)) && !s.contradicted(m) {
+				first = m
+			}
+		}
+	}
+	if first != math.MaxInt64 {
+		m := sample{t: first, kind: chunkenc.ValFloat, f: math.Float64frombits(value.StaleNaN)}
+		s.queue = append(s.queue, item{held: held{sample: m}, replica: -1})
+	}
+}
+
+func (s *stay) contradicted(m int64) bool {
+	for i := range s.replicas {
+		r := &s.replicas[i]
+		r.readTo(add(m, s.seg.late))
+		if j := r.at(m, r.next); j < len(r.times) && r.times[j] <= add(m, s.seg.late) && !slices.Contains(r.marks, m) {
+			return true
+		}
+	}
+	return false
+}
+
+// Seek moves to the first merged sample at or after t.
 //
 //nolint:govet // The method of chunkenc.Iterator, not that of io.Seeker.
 func (s *stay) Seek(t int64) chunkenc.ValueType {
-	if s.started && s.err == nil && s.last.kind != chunkenc.ValNone && s.last.t >= t {
+	if s.begun && s.last.kind != chunkenc.ValNone && s.last.t >= t {
 		return s.last.kind
 	}
 	for {
@@ -345,41 +380,32 @@ func (s *stay) At() (int64, float64) { return s.last.t, s.last.f }
 
 // AtHistogram returns the current histogram; h may be reused.
 func (s *stay) AtHistogram(h *histogram.Histogram) (int64, *histogram.Histogram) {
-	r := &s.replicas[s.on]
-	if ahead, _ := r.current(); ahead != nil {
-		if h == nil {
-			h = &histogram.Histogram{}
-		}
-		ahead.CopyTo(h)
-	} else {
-		_, h = r.it.AtHistogram(h)
+	if h == nil {
+		h = &histogram.Histogram{}
 	}
+	s.last.h.CopyTo(h)
 	h.CounterResetHint = s.hint(h.CounterResetHint)
 	return s.last.t, h
 }
 
 // AtFloatHistogram returns the current histogram of either kind as a float histogram; fh may be reused.
 func (s *stay) AtFloatHistogram(fh *histogram.FloatHistogram) (int64, *histogram.FloatHistogram) {
-	r := &s.replicas[s.on]
-	switch ahead, aheadF := r.current(); {
-	case ahead != nil:
-		fh = ahead.ToFloat(fh)
-	case aheadF != nil:
-		if fh == nil {
-			fh = &histogram.FloatHistogram{}
-		}
-		aheadF.CopyTo(fh)
+	switch {
+	case s.last.h != nil:
+		fh = s.last.h.ToFloat(fh)
+	case fh == nil:
+		fh = s.last.fh.Copy()
 	default:
-		_, fh = r.it.AtFloatHistogram(fh)
+		s.last.fh.CopyTo(fh)
 	}
 	fh.CounterResetHint = s.hint(fh.CounterResetHint)
 	return s.last.t, fh
 }
 
-// hint takes back what a replica says about resets since its own previous sample where that is not
-// the sample handed out before.
+// hint takes back what a replica says about resets since its own previous sample where that is not the
+// sample handed out before.
 func (s *stay) hint(h histogram.CounterResetHint) histogram.CounterResetHint {
-	if s.switched && h != histogram.GaugeType {
+	if !s.joined && h != histogram.GaugeType {
 		return histogram.UnknownCounterReset
 	}
 	return h

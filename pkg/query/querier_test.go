@@ -352,7 +352,8 @@ func TestReplicas(t *testing.T) {
 		t.Fatalf("got %v", m)
 	}
 	for _, p := range m[0].Floats {
-		if p.F < 3 || p.F > 4 {
+		// Coming back to the first replica, which is 4 s earlier in the interval, makes one interval of 11 s.
+		if p.F < 3 || p.F > 5 {
 			t.Errorf("%d samples in the minute before %s", int(p.F), store.FormatTime(p.T))
 		}
 	}

@@ -13,6 +13,8 @@ import (
 type reading struct {
 	// mint and maxt bound the samples handed out, in ms, both inclusive.
 	mint, maxt int64
+	// reach is how far in ms around them the request was widened.
+	reach int64
 	// aggr is read from downsampled chunks; AggrRaw stands for the average, from count and sum.
 	aggr store.Aggr
 	// merge says how lanes become one stream.

@@ -85,7 +85,7 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 
 	req := s.q.opts.request(s.hints.Start, s.hints.End, s.hints, s.matchers)
 	s.reading = readingOf(&s.q.opts, s.q.q.cfg.Dedup, s.hints)
-	s.reading.mint, s.reading.maxt = req.MinTime, req.MaxTime
+	s.reading.bound(req)
 	s.groups = column.NewGroups(s.op, s.steps.N, s.reserveGroup)
 	s.read = make([]int64, s.steps.N)
 	s.added = make(chan struct{})

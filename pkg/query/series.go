@@ -53,17 +53,15 @@ func (it *iterator) reset(s *series) {
 		return
 	}
 	opts := s.reading.merge
-	opts.Until = s.reading.maxt
 	if asTotals {
 		// Each lane's totals start from another value, so they are only good for their growth.
 		opts.Mode, opts.Totals = dedup.Stay, true
 	}
 	it.lanes = split(s.chunks, it.lanes)
 	it.inputs = it.inputs[:0]
+	mint, maxt := s.reading.around(s.chunks)
 	for i := range it.lanes {
-		// The lanes are read from the start of their chunks, which have to be decoded from there anyway,
-		// and past the wanted end: so which replica is stayed on depends less on the times asked for.
-		it.inputs = append(it.inputs, it.stream(i, s, it.lanes[i].chunks, s.reading.mint, s.reading.maxt, asTotals))
+		it.inputs = append(it.inputs, it.stream(i, s, it.lanes[i].chunks, mint, maxt, asTotals))
 	}
 	it.merged = dedup.Merge(it.merged, it.inputs, opts)
 	it.trimmed = trimmed{Iterator: it.merged, mint: s.reading.mint, maxt: s.reading.maxt}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -38,7 +39,7 @@ func (s *seriesSet) fetch(ctx context.Context, q *querier, req *store.SeriesRequ
 		return
 	}
 	defer q.selects.Done()
-	r.mint, r.maxt = req.MinTime, req.MaxTime
+	r.bound(req)
 
 	cur, err := q.q.store.Series(ctx, req)
 	if err != nil {
@@ -53,6 +54,7 @@ func (s *seriesSet) fetch(ctx context.Context, q *querier, req *store.SeriesRequ
 		}
 		s.add(store.Keep(cur), &r)
 	}
+	s.series = slices.DeleteFunc(s.series, func(se *series) bool { return !r.holds(se.chunks) })
 	s.err = cur.Err()
 	s.warnings = annotate(cur.Warnings())
 	for _, se := range s.series {

@@ -1,0 +1,52 @@
+package dedup
+
+import (
+	"slices"
+	"testing"
+)
+
+// between cuts out what lies in [from, to].
+func between(ps []point, from, to int64) []point {
+	i, _ := slices.BinarySearchFunc(ps, from, func(p point, t int64) int { return int(p.t - t) })
+	j, _ := slices.BinarySearchFunc(ps, to+1, func(p point, t int64) int { return int(p.t - t) })
+	return ps[i:j]
+}
+
+// Shows that whether a sample is kept depends only on samples around it: wherever a range is asked, what is
+// read as far beyond it as package query does gives the very samples that the whole has there. So a range that
+// is split anywhere answers as the whole. (It kills the mutant that returns early from segmentAt whatever the
+// cell is, and the one that keeps to the base of before on a tie.)
+func TestAnyRangeAnswersAsTheWhole(t *testing.T) {
+	for seed := range uint64(pairs(600)) {
+		p := newPair(seed, 600)
+		rs := p.replicas
+		for _, opts := range []Options{{}, {Counter: true}} {
+			whole := merged(opts, rs...)
+			reach := Cells * p.interval
+			for range 12 {
+				from := p.rnd.Int64N(600 * p.interval)
+				to := from + p.rnd.Int64N(100*p.interval)
+				var read [][]point
+				for _, r := range rs {
+					read = append(read, between(r, from-reach, to+reach))
+				}
+				got := between(merged(opts, read...), from, to)
+				if want := between(whole, from, to); format(got) != format(want) {
+					t.Fatalf("seed %d, interval %d, %+v, from %d to %d:\n got %s\nwant %s", seed, p.interval, opts, from, to, format(got), format(want))
+				}
+			}
+		}
+	}
+}
+
+// Shows that the merged stream, merged again, with itself or with a copy, stays what it is. (It kills the mutant
+// that takes copies for different replicas.)
+func TestIdempotent(t *testing.T) {
+	for seed := range uint64(pairs(300)) {
+		p := newPair(seed, 300)
+		once := merged(Options{Counter: true}, p.replicas...)
+		if twice := merged(Options{Counter: true}, once, slices.Clone(once)); format(twice) != format(once) {
+			t.Fatalf("seed %d:\n got %s\nwant %s", seed, format(twice), format(once))
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package query
+
+import (
+	"math"
+
+	"github.com/koios-metrics/koios/pkg/dedup"
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+// bound notes the times that were asked for and, where replicas are merged, widens the request: which of
+// them is taken at a time depends on their samples around it, and must not depend on what is asked.
+func (r *reading) bound(req *store.SeriesRequest) {
+	r.mint, r.maxt = req.MinTime, req.MaxTime
+	if r.merge.Mode != dedup.Stay || req.SkipChunks || req.Limit > 0 {
+		return
+	}
+	r.reach = dedup.Reach(req.MaxResolution)
+	req.MinTime, req.MaxTime = earlier(r.mint, r.reach), later(r.maxt, r.reach)
+}
+
+// around returns the times between which the chunks are decoded: as far around those asked for as samples
+// at the chunks' distances matter to one another.
+func (r *reading) around(cs []store.Chunk) (mint, maxt int64) {
+	between := int64(0)
+	for i := range cs {
+		between = max(between, interval(&cs[i]))
+	}
+	reach := r.reach
+	if between > 0 {
+		reach = min(reach, dedup.Cells*between)
+	}
+	return earlier(r.mint, reach), later(r.maxt, reach)
+}
+
+// holds tells whether some chunk may have samples at the times asked for.
+func (r *reading) holds(cs []store.Chunk) bool {
+	for i := range cs {
+		if cs[i].MinTime <= r.maxt && cs[i].MaxTime >= r.mint {
+			return true
+		}
+	}
+	return len(cs) == 0
+}
+
+func earlier(t, d int64) int64 {
+	if t < math.MinInt64+d {
+		return math.MinInt64
+	}
+	return t - d
+}
+
+func later(t, d int64) int64 {
+	if t > math.MaxInt64-d {
+		return math.MaxInt64
+	}
+	return t + d
+}
