@@ -85,11 +85,19 @@ func sum(vs []float64) float64 {
 }
 
 func average(vs []float64) float64 {
-	var m mean
-	for _, v := range vs {
-		m.add(v)
+	s, c := vs[0], 0.0
+	for i := 1; i < len(vs); i++ {
+		more, moreC := compensated(s, c, vs[i])
+		if math.IsInf(more, 0) {
+			m := mean{sum: s, c: c, n: float64(i)}
+			for _, v := range vs[i:] {
+				m.add(v)
+			}
+			return m.result()
+		}
+		s, c = more, moreC
 	}
-	return m.result()
+	return mean{sum: s, c: c, n: float64(len(vs))}.result()
 }
 
 // variance is that of the whole population.
