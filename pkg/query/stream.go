@@ -61,9 +61,8 @@ func (s *stream) open(t int64) bool {
 		s.Iterator, err = s.value.open(value)
 	}
 	if err == nil && count != nil {
-		s.average.sum = s.Iterator
+		s.average = average{sum: s.Iterator}
 		s.average.count, err = s.count.open(count)
-		s.average.err = nil
 		s.Iterator = &s.average
 	}
 	s.err = err
