@@ -24,7 +24,7 @@ LDFLAGS  := -X $(V).Version=$(VERSION) -X $(V).Revision=$(REVISION) -X $(V).Bran
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start Koios over ./data: scrapes itself, answers PromQL on http://localhost:10902
@@ -72,6 +72,14 @@ bench: ## Run the benchmarks
 .PHONY: million
 million: ## Aggregate a million series in two replicas within 512 MiB of memory
 	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestMillionSeries$$' -v ./pkg/query
+
+.PHONY: dedup-accuracy
+dedup-accuracy: ## Print how far increase[5m] over merged replicas is from the truth, beside a perfect replica and Thanos
+	$(GO) test -count=1 -run='^TestAccuracy$$' -v ./pkg/dedup
+
+.PHONY: dedup-campaign
+dedup-campaign: ## Run the property tests of deduplication over 10,000 generated pairs each
+	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m ./pkg/dedup
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters

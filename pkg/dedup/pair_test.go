@@ -18,7 +18,7 @@ func pairs(few int) int {
 }
 
 // pair is a counter and two servers that scrape it, neither of which misses nothing, but never both at once,
-// and a third that misses nothing.
+// and what one of them would hold if it missed nothing.
 type pair struct {
 	rnd      *rand.Rand
 	interval int64
@@ -47,7 +47,7 @@ func newPair(seed uint64, n int) *pair {
 	}
 	// Outages, in turns of the two at random, with time in between when both work.
 	down := [2]map[int]bool{{}, {}}
-	mean := 1 + p.rnd.IntN(20)
+	mean := 10 + p.rnd.IntN(30)
 	for i := p.rnd.IntN(10 * mean); i < n; {
 		who, run := p.rnd.IntN(2), 1+p.rnd.IntN(2*mean-1)
 		for j := range run {
@@ -57,21 +57,23 @@ func newPair(seed uint64, n int) *pair {
 		i += run + 2 + p.rnd.IntN(1+2*int(float64(mean)*7.3))
 	}
 	jitter := []int64{0, 2, p.interval / 100, p.interval / 50}[p.rnd.IntN(4)]
-	phase := [3]int64{p.rnd.Int64N(p.interval), p.rnd.Int64N(p.interval), p.rnd.Int64N(p.interval)}
+	phase := [2]int64{p.rnd.Int64N(p.interval), p.rnd.Int64N(p.interval)}
 	if p.rnd.IntN(10) == 0 {
 		phase[1] = phase[0] + p.rnd.Int64N(3) // near-equal scrapes
 	}
 	p.replicas = make([][]point, 2)
+	luckier := int(seed % 2)
 	for i := range n {
-		for who := range 3 {
+		for who := range p.replicas {
 			t := phase[who] + int64(i)*p.interval
 			if jitter > 0 {
 				t += p.rnd.Int64N(jitter + 1)
 			}
 			s := point{t: t, v: p.at(t)}
-			if who == 2 {
+			if who == luckier {
 				p.never = append(p.never, s)
-			} else if !down[who][i] {
+			}
+			if !down[who][i] {
 				p.replicas[who] = append(p.replicas[who], s)
 			}
 		}
