@@ -91,6 +91,11 @@ func (g *generator) question(index int64) question {
 				moved(&n.Timestamp, at)
 				n.Range = time.Duration(1+rnd.Intn(20)) * time.Minute
 				n.Step = time.Duration(1+rnd.Intn(180)) * time.Second
+				if rnd.Intn(2) == 0 {
+					n.Expr = aggregate(rnd, n.Expr)
+				}
+			case *parser.MatrixSelector:
+				n.Range = time.Duration(1+rnd.Intn(1200)) * time.Second
 			}
 			return nil
 		})
@@ -101,6 +106,12 @@ func (g *generator) question(index int64) question {
 			return q
 		}
 	}
+}
+
+// aggregate makes an aggregation of what is below a subquery, where promqlsmith puts plain selectors only.
+func aggregate(rnd *rand.Rand, e parser.Expr) parser.Expr {
+	ops := []parser.ItemType{parser.SUM, parser.MIN, parser.MAX, parser.AVG, parser.COUNT, parser.STDDEV}
+	return &parser.AggregateExpr{Op: ops[rnd.Intn(len(ops))], Expr: e, Grouping: []string{"instance", "job", "code"}[:rnd.Intn(4)], Without: rnd.Intn(2) == 0}
 }
 
 // widen leaves a selector that no series matches its name only: most questions shall have answers.
