@@ -200,11 +200,13 @@ func (s *stay) missed(r *replica, first, last int64) (n int64) {
 }
 
 // lead measures how long after the other's last sample each of two replicas scrapes, on average and in
-// 1024 parts of an interval, and counts their equal timestamps.
+// 1024 parts of an interval, and counts their equal timestamps: none if others lie so close to one another
+// that they are two scrapes of the same.
 func lead(a, b *replica, interval int64) (leadA, leadB int64, equal int) {
 	x, y := a.times[a.lo:a.hi], b.times[b.lo:b.hi]
 	lastX, lastY := int64(math.MinInt64), int64(math.MinInt64)
 	var nA, nB int64
+	two := false
 	for len(x) > 0 || len(y) > 0 {
 		switch {
 		case len(y) == 0 || len(x) > 0 && x[0] < y[0]:
@@ -212,12 +214,14 @@ func lead(a, b *replica, interval int64) (leadA, leadB int64, equal int) {
 			if lastY != math.MinInt64 {
 				leadA += min(lastX-lastY, interval)
 				nA++
+				two = two || lastX-lastY < interval/2
 			}
 		case len(x) == 0 || y[0] < x[0]:
 			lastY, y = y[0], y[1:]
 			if lastX != math.MinInt64 {
 				leadB += min(lastY-lastX, interval)
 				nB++
+				two = two || lastY-lastX < interval/2
 			}
 		default:
 			lastX, lastY, x, y = x[0], y[0], x[1:], y[1:]
@@ -225,6 +229,9 @@ func lead(a, b *replica, interval int64) (leadA, leadB int64, equal int) {
 			nB++
 			equal++
 		}
+	}
+	if two {
+		equal = 0
 	}
 	part := func(sum, n int64) int64 {
 		if n == 0 || interval == 0 {
