@@ -14,7 +14,7 @@ import (
 // exclusion is a kind of query whose answers are known to differ from Prometheus's.
 type exclusion struct {
 	name string
-	// of are the engines, or the roads, that differ.
+	// of are the engines, or the roads ("road prom"), that differ.
 	of []string
 	// reason says why, and issue where upstream talks about it.
 	reason, issue string
@@ -51,15 +51,6 @@ func explanation(c *comparison) *exclusion {
 }
 
 var exclusions = []exclusion{
-	{
-		name:   "resets within a cut chunk",
-		of:     []string{"road prom", "road all"},
-		reason: "remote read cuts the first chunk to the range that is asked for, and the first histogram of a chunk does not say whether it is a reset; values are equal, a warning about such histograms is missing",
-		files:  true,
-		explains: func(c *comparison) bool {
-			return diff(c.want, c.got, false) == "" && calls(c.expr, "histogram_count") && len(c.got.annotations) == 0
-		},
-	},
 	{
 		name:   "anchored and smoothed",
 		of:     []string{query.EngineThanos},
