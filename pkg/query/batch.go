@@ -10,6 +10,7 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/chunk/xor"
 	"github.com/koios-metrics/koios/pkg/column"
+	"github.com/koios-metrics/koios/pkg/dedup"
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
@@ -40,6 +41,8 @@ type batch struct {
 	keyEnds []int
 
 	it      iterator
+	lanes   []lane
+	pair    pair
 	buffer  xor.Samples // what samples lie in
 	samples xor.Samples // of the current series
 
@@ -179,7 +182,7 @@ func (b *batch) key(i int) []byte {
 
 // decode reads the samples of a series into the arrays. Staleness markers are left out for range functions.
 func (b *batch) decode(se *series) error {
-	if !b.decodeOne(se) {
+	if !b.decodeOne(se) && !b.decodePair(se) {
 		if err := b.decodeAny(se); err != nil {
 			return err
 		}
@@ -218,6 +221,49 @@ func (b *batch) decodeOne(se *series) bool {
 		}
 	}
 	return true
+}
+
+// decodePair reads a series of float chunks of two replicas; false as with decodeOne.
+func (b *batch) decodePair(se *series) bool {
+	r := se.reading
+	if r.merge.Mode != dedup.Stay {
+		return false
+	}
+	b.lanes = split(se.chunks, b.lanes)
+	if len(b.lanes) != 2 {
+		return false
+	}
+	mint, maxt := r.around(se.chunks)
+	between, longest := int64(math.MaxInt64), int64(0)
+	for l := range b.lanes {
+		in := &b.pair.lanes[l]
+		in.Reset()
+		for _, i := range b.lanes[l].chunks {
+			c := &se.chunks[i]
+			if c.Raw.Encoding != chunkenc.EncXOR {
+				return false
+			}
+			if c.MaxTime < mint || c.MinTime > maxt {
+				continue
+			}
+			first := in.Len()
+			if xor.Decode(in, c.Raw.Data) != nil || first > 0 && in.Len() > first && in.Times[first] <= in.Times[first-1] {
+				return false
+			}
+			if d := interval(c); d > 0 {
+				between, longest = min(between, d), max(longest, d)
+			}
+		}
+	}
+	b.buffer.Reset()
+	lanes := b.pair.lanes // The arrays are kept; what is merged is what lies around the wanted times.
+	for l := range lanes {
+		b.pair.lanes[l] = lanes[l].Between(mint, maxt)
+	}
+	ok := between != math.MaxInt64 && b.pair.merge(&b.buffer, r.merge, between, dedup.Cells*longest, r.mint, r.maxt)
+	b.pair.lanes = lanes
+	b.samples = b.buffer
+	return ok
 }
 
 // decodeAny reads any series.

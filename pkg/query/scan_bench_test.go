@@ -42,7 +42,7 @@ func newFleet(series, jobs int, interval, length time.Duration) *fleet {
 			var c *chunkenc.XORChunk
 			var app chunkenc.Appender
 			for i := range n {
-				t := base + int64(i)*f.interval + replica*f.interval/2
+				t := base + int64(i)*f.interval + replica*f.interval*4/15
 				if r.IntN(20) == 0 {
 					t += r.Int64N(5)
 				}
