@@ -71,11 +71,20 @@ type fake struct {
 	stalls   bool  // …instead: until the context ends
 	warning  error // at the end
 	empty    bool
+	gives    string // the value of "from", if it is not the name
+	failures int    // if above zero, openErr is over after so many
 	requests []store.SeriesRequest
 }
 
 func named(name string, sets ...labels.Labels) *fake {
 	return &fake{desc: store.Description{Name: name, MinTime: 0, MaxTime: 1000, LabelSets: sets}}
+}
+
+func (f *fake) from() string {
+	if f.gives != "" {
+		return f.gives
+	}
+	return f.desc.Name
 }
 
 func (f *fake) Describe() store.Description { return f.desc }
@@ -88,6 +97,9 @@ func (f *fake) call(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	if f.failures > 0 && len(f.requests) > f.failures {
+		return nil
+	}
 	return f.openErr
 }
 
@@ -98,7 +110,7 @@ func (f *fake) Series(ctx context.Context, req *store.SeriesRequest) (store.Curs
 	}
 	c := &fakeCursor{f: f, ctx: ctx}
 	for i := range 3 {
-		c.all = append(c.all, &store.Series{Labels: labels.FromStrings("n", fmt.Sprint(i), "from", f.desc.Name)})
+		c.all = append(c.all, &store.Series{Labels: labels.FromStrings("n", fmt.Sprint(i), "from", f.from())})
 	}
 	if f.empty {
 		c.all = nil

@@ -108,9 +108,14 @@ func (g *gathering) run(ctx context.Context, pr store.PartialResponse) (all []st
 	p.deadline, _ = ctx.Deadline()
 	var eg errgroup.Group
 	eg.SetLimit(g.of.cfg.OpenMax)
+	calls := make([]context.Context, len(g.targets))
+	for i := range g.targets {
+		calls[i], g.replies[i].cancel = context.WithCancelCause(ctx)
+	}
 	for i := range g.targets {
 		eg.Go(func() error {
-			g.call(ctx, i, p)
+			defer g.replies[i].cancel(errClosed)
+			g.call(calls[i], i, p)
 			return nil
 		})
 	}
@@ -142,15 +147,10 @@ func (g *gathering) run(ctx context.Context, pr store.PartialResponse) (all []st
 }
 
 // call asks one target; a group is asked again when it fails at once.
-func (g *gathering) call(ctx context.Context, i int, p patience) {
+func (g *gathering) call(own context.Context, i int, p patience) {
 	r, t := &g.replies[i], &g.targets[i]
-	own, cancel := context.WithCancelCause(ctx)
-	defer cancel(errClosed)
-	g.mu.Lock()
-	r.cancel = cancel
-	g.mu.Unlock()
 	limit, late := p.allowed(time.Now(), 0)
-	timer := time.AfterFunc(limit, func() { cancel(late) })
+	timer := time.AfterFunc(limit, func() { r.cancel(late) })
 	defer timer.Stop()
 	tries := 1
 	if t.desc.Group {
@@ -179,7 +179,7 @@ func (g *gathering) spare() {
 	var had held
 	for i := range g.replies {
 		r, t := &g.replies[i], &g.targets[i]
-		if r.done || r.cancel == nil || !t.desc.OnlyBlocks {
+		if r.done || !t.desc.OnlyBlocks {
 			continue
 		}
 		if had == nil {

@@ -37,7 +37,6 @@ type part struct {
 	lost     *loss
 	err      error // why the request failed
 	sketch   *sketch
-	waited   int64 // run.waited at the last series
 
 	mu    sync.Mutex // guards what the background reads and writes
 	now   *attempt   // the one that stands
@@ -97,7 +96,7 @@ func (p *part) move() bool {
 		p.passed()
 	}
 	a := p.now
-	wait := p.dog.begin(p.credit())
+	wait := p.dog.begin(p.inVain())
 	ok := a.next()
 	if p.dog.end(wait) {
 		if ok || a.err == nil {
@@ -120,7 +119,6 @@ func (p *part) move() bool {
 	p.stand(a)
 	if ok {
 		p.seen = true
-		p.waited = p.run.waited.Load()
 		return true
 	}
 	p.finish(a)
@@ -139,13 +137,12 @@ func (p *part) passed() {
 	}
 }
 
-// credit is how long the query waited in vain for others since this part's last series: time in which a
-// Store that sends ahead could get ready.
-func (p *part) credit() time.Duration {
+// inVain is how many waits of the merge were in vain: time in which a Store that sends ahead could get ready.
+func (p *part) inVain() int64 {
 	if p.target.desc.Local {
 		return 0
 	}
-	return time.Duration(p.run.waited.Load() - p.waited)
+	return p.run.inVain.Load()
 }
 
 // stand makes an attempt the one to pull from.
@@ -166,14 +163,14 @@ func (p *part) leave(a *attempt) {
 }
 
 // late ends a wait that lasts too long.
-func (p *part) late(wait uint64, waited time.Duration, err error) {
+func (p *part) late(wait uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.dog.during(wait) {
 		return
 	}
 	if p.run.merging.Load() {
-		p.run.waited.Add(int64(waited))
+		p.run.inVain.Add(1)
 	}
 	p.now.cancel(err)
 }

@@ -31,7 +31,7 @@ type run struct {
 	twins  []pair // parts that look like replicas
 
 	merging atomic.Bool
-	waited  atomic.Int64 // how long, in ns, the merge has waited for Stores that turned out to be late
+	inVain  atomic.Int64 // how many waits of the merge were in vain
 }
 
 // open opens a part for each target, in parallel, and merges them.

@@ -16,8 +16,7 @@ const (
 	// shareOfDeadline is the part of a query's time that one Store may let it wait; the rest is for an
 	// answer without that Store.
 	shareOfDeadline = 0.75
-	// graceMax is the longest wait that a Store is given which had the time to get ready while the query
-	// waited for another.
+	// graceMax is what is left of the patience, at most, once many Stores have turned out to be late.
 	graceMax = 100 * time.Millisecond
 )
 
@@ -31,9 +30,10 @@ type patience struct {
 	start, deadline time.Time
 }
 
-// allowed returns how long a wait that began at since may be, and the error of a longer one. credit is the
-// time before since that the Store had already to get ready.
-func (p *patience) allowed(since time.Time, credit time.Duration) (time.Duration, error) {
+// allowed returns how long a wait that began at since may be, and the error of a longer one. Each Store that
+// was waited for in vain before halves it: meanwhile the others had the time to get ready, and Stores that hang
+// one after the other take little more than twice the time of one.
+func (p *patience) allowed(since time.Time, inVain int64) (time.Duration, error) {
 	d, err := time.Duration(math.MaxInt64), error(nil)
 	if p.timeout > 0 {
 		d, err = p.timeout, errLate(p.timeout)
@@ -44,8 +44,8 @@ func (p *patience) allowed(since time.Time, credit time.Duration) (time.Duration
 			d, err = share, errShare(share)
 		}
 	}
-	if err != nil && credit > 0 {
-		d = max(d-credit, min(d/looksPerTimeout, graceMax))
+	if err != nil && inVain > 0 {
+		d = max(d>>min(inVain, 62), min(d/looksPerTimeout, graceMax))
 	}
 	return d, err
 }
@@ -59,16 +59,16 @@ func errShare(d time.Duration) error {
 }
 
 // watchdog ends a wait that lasts too long. Waits are many and short, so that a timer for each would cost
-// as much as the merge; here a wait costs three atomic writes, and one timer looks now and then whether it
+// as much as the merge; here a wait costs two atomic writes, and one timer looks now and then whether it
 // is still the same wait. A nil watchdog never barks.
 type watchdog struct {
 	patience
 	// onHedge and onLate are told of a long wait, each once a wait at most. They must not block.
 	onHedge func(wait uint64)
-	onLate  func(wait uint64, waited time.Duration, err error)
+	onLate  func(wait uint64, err error)
 
 	waits  atomic.Uint64 // odd during a wait; one more at each start and end
-	credit atomic.Int64  // of the wait, in ns
+	inVain atomic.Int64  // as allowed takes it, for the wait
 
 	mu             sync.Mutex
 	timer          *time.Timer
@@ -80,7 +80,7 @@ type watchdog struct {
 
 // newWatchdog makes one whose first wait begins right away with a call of begin; nil if the patience has
 // no end.
-func newWatchdog(p patience, onHedge func(uint64), onLate func(uint64, time.Duration, error)) *watchdog {
+func newWatchdog(p patience, onHedge func(uint64), onLate func(uint64, error)) *watchdog {
 	if p.hedge <= 0 && p.timeout <= 0 && p.deadline.IsZero() {
 		return nil
 	}
@@ -93,7 +93,7 @@ func newWatchdog(p patience, onHedge func(uint64), onLate func(uint64, time.Dura
 
 // interval is the pause before the next look.
 func (w *watchdog) interval(now time.Time) time.Duration {
-	d, _ := w.allowed(now, 0)
+	d, _ := w.allowed(now, w.inVain.Load())
 	if w.hedge > 0 {
 		d = min(d, w.hedge)
 	}
@@ -101,12 +101,20 @@ func (w *watchdog) interval(now time.Time) time.Duration {
 }
 
 // begin starts a wait and returns its number. One goroutine at a time calls begin.
-func (w *watchdog) begin(credit time.Duration) uint64 {
+func (w *watchdog) begin(inVain int64) uint64 {
 	if w == nil {
 		return 0
 	}
-	w.credit.Store(int64(credit))
-	return w.waits.Add(1)
+	wait := w.waits.Add(1)
+	if inVain == w.inVain.Load() {
+		return wait
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inVain.Store(inVain)
+	w.seen, w.since, w.hedged, w.barked = wait, time.Now(), false, false
+	w.timer.Reset(w.interval(w.since))
+	return wait
 }
 
 // end ends a wait. It is false if somebody else has ended it before.
@@ -147,12 +155,12 @@ func (w *watchdog) look() {
 	}
 	pause := w.interval(now)
 	if !w.barked {
-		allowed, err := w.allowed(w.since, time.Duration(w.credit.Load()))
+		allowed, err := w.allowed(w.since, w.inVain.Load())
 		if left := allowed - waited; left > 0 {
 			pause = min(pause, left)
 		} else {
 			w.barked = true
-			w.onLate(state, waited, err)
+			w.onLate(state, err)
 		}
 	}
 	w.timer.Reset(pause)
