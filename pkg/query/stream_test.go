@@ -2,9 +2,11 @@ package query
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -499,3 +501,104 @@ func TestStreamingOff(t *testing.T) {
 		t.Errorf("%v aggregations were streamed", n)
 	}
 }
+
+// Shows that several workers give what one pass in order gives: the values of Prometheus's engine to the last
+// bit, and its numbers of samples, over thousands of series.
+func TestStreamedInParallel(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	f := newFleet(3000, 7, 15*time.Second, time.Hour)
+	q, _ := streamQuerier(t, f, Config{})
+	for _, expr := range []string{
+		`sum by (job) (rate(http_requests_total[5m]))`, `avg(http_requests_total)`, `stddev by (job) (increase(http_requests_total[10m]))`,
+		`sum without (instance) (sum_over_time(http_requests_total[7m] offset 3m))`, `count by (instance) (http_requests_total)`,
+	} {
+		req := Request{
+			Options: Options{Dedup: true, ReplicaLabels: []string{"replica"}}, Expr: expr, Stats: true, PerStepStats: true,
+			Start: time.UnixMilli(base + 600_000), End: time.UnixMilli(base + 3600_000), Step: time.Minute,
+		}
+		req.Engine = EnginePrometheus
+		want, err := q.Exec(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			req.Engine = EngineThanos
+			got, err := q.Exec(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := differBy(0, got.Value, want.Value); diff != "" {
+				t.Errorf("%s: %s", expr, diff)
+			}
+			if g, w := got.Stats.Samples.TotalSamples, want.Stats.Samples.TotalSamples; g != w {
+				t.Errorf("%s: %d samples, want %d", expr, g, w)
+			}
+			if g, w := got.Stats.Samples.TotalSamplesPerStep, want.Stats.Samples.TotalSamplesPerStep; !slices.Equal(g, w) {
+				t.Errorf("%s: samples per step %v, want %v", expr, g, w)
+			}
+			if got.Fetched.Series != 3000 {
+				t.Errorf("%s: fetched %v", expr, got.Fetched)
+			}
+			got.Close()
+		}
+		want.Close()
+	}
+	if used := q.chunkBytes.Used(); used != 0 {
+		t.Errorf("%d bytes are still in use", used)
+	}
+}
+
+// Shows that a Store that fails, or a reader that goes away, in the middle of thousands of series ends all
+// workers with the cause, and gives their memory back.
+func TestStreamedEndsInTheMiddle(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
+	f := newFleet(3000, 7, 15*time.Second, time.Hour)
+	req := Request{
+		Options: Options{Dedup: true, ReplicaLabels: []string{"replica"}}, Expr: `sum by (job) (rate(http_requests_total[5m]))`, Engine: EngineThanos,
+		Start: time.UnixMilli(base), End: time.UnixMilli(base + 3600_000), Step: time.Minute,
+	}
+	for _, broken := range []failing{{Store: f, after: 1500}, {Store: f, after: 1500, panic: true}} {
+		q, _ := streamQuerier(t, broken, Config{ChunkBytesMax: 1 << 30})
+		if _, err := q.Exec(t.Context(), req); err == nil {
+			t.Error("no error")
+		}
+		if used := q.chunkBytes.Used(); used != 0 {
+			t.Errorf("%d bytes are still in use", used)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	q, _ := streamQuerier(t, leaving{Store: f, after: 1500, leave: cancel}, Config{ChunkBytesMax: 1 << 30})
+	if _, err := q.Exec(ctx, req); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if used := q.chunkBytes.Used(); used != 0 {
+		t.Errorf("%d bytes are still in use", used)
+	}
+}
+
+// leaving calls leave in the middle, and its cursors end when their context does.
+type leaving struct {
+	store.Store
+	after int
+	leave func()
+}
+
+func (l leaving) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
+	c, err := l.Store.Series(ctx, req)
+	return &leavingCursor{Cursor: c, leaving: l, ctx: ctx}, err
+}
+
+type leavingCursor struct {
+	store.Cursor
+	leaving
+	ctx context.Context
+}
+
+func (c *leavingCursor) Next() bool {
+	if c.after--; c.after == 0 {
+		c.leave()
+	}
+	return c.ctx.Err() == nil && c.Cursor.Next()
+}
+
+func (c *leavingCursor) Err() error { return c.ctx.Err() }
