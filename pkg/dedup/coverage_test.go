@@ -8,9 +8,10 @@ import (
 
 // Shows that wherever some replica has a sample the merged stream has one within an interval, and that only what
 // was scraped is handed out, at rising times, no two closer than half an interval unless one replica scraped
-// both. (It kills the mutant without fill, and the one that takes the base's first sample wherever it lies.)
+// both. (It kills the mutant without fill, the one that
+// takes the first sample of a new base wherever it lies, and the one for which near-equal scrapes are copies.)
 func TestCoverage(t *testing.T) {
-	for seed := range uint64(pairs(500)) {
+	for seed := range uint64(pairs(600)) {
 		p := newPair(seed, 400)
 		got := merged(Options{}, p.replicas...)
 		scraped := map[point]bool{}
@@ -45,7 +46,7 @@ func oneReplica(rs [][]point, a, b point) bool {
 
 // Shows that increase, and with it rate, over any range lies between what replicas that missed nothing would give,
 // give or take what it grows from one scrape to the next, though each replica reads its values late by another
-// sixth of an interval. (It kills the mutant that takes the samples of both, and the one without the rule on invented falls.)
+// sixth of an interval. (It kills the mutant without fill.)
 func TestIncreaseWithinBounds(t *testing.T) {
 	for seed := range uint64(pairs(500)) {
 		p := newPair(seed, 400)

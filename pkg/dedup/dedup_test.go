@@ -176,6 +176,7 @@ func TestStay(t *testing.T) {
 
 	f("copies", none, "0 15 30 45 60 75 90", "0 15 45 60 90", "0 15 30 45 75 90")
 	f("irregular copies", none, "0 7 60 61 65 190 200", "0 7 60 61 190 200", "0 7 60 65 190 200")
+	f("copies that disagree", none, "0:1 15:5 30:6 45:9 60:10", "0:1 15:2 30:3 45:9 60:10", "0:1 15:5 30:6 45:7 60:10")
 	f("equal start only", none, "0 15 30 45", "0 15 30 45", "0 17 32 47")
 
 	f("stale and alive", none, "5 20 35 50 65", "0 15 30 32:stale", "5 20 35 50 65")
@@ -185,6 +186,7 @@ func TestStay(t *testing.T) {
 	f("copies back at once", none, "0 15 30:stale 45 60", "0 15 30:stale 45 60", "0 15 30:stale 45 60")
 	f("copies back at once, one cut", none, "0 15 30:stale 45 60", "0 15 30:stale 45 60", "15 30:stale")
 	f("copies back at once beside one alive", none, "5 20 35 50 65", "0 15 30:stale 45 60", "0 15 30:stale 45 60", "5 20 35 50 65")
+	f("stale while another lives", none, "0 15 30 45 60 75 90 127", "0 15 30 45 60 75 90 95:stale", "22 52 67 82 97 127")
 	f("stale before the start", none, "15 30", "0:stale 15 30", "5:stale 20 35")
 	f("stale while late", none, "0 15 30 35:stale", "0 15 30", "5 20 35:stale")
 

@@ -23,8 +23,8 @@ func asHistograms(ps []point, floats bool) (out []point) {
 }
 
 // Shows that histograms of both kinds take the road of floats with the same counts, sample by sample, and that
-// a replica which changes from one kind to another does too. (It kills the mutant that forgets to let go of
-// histograms with the rest of a buffer, and the one that compares counts of different kinds.)
+// a replica which changes from one kind to another does too. (It kills the mutant that lifts values
+// so that they never fall.)
 func TestHistogramsTakeTheSameRoad(t *testing.T) {
 	for seed := range uint64(pairs(100)) {
 		p := newPair(seed, 200)

@@ -14,8 +14,8 @@ func between(ps []point, from, to int64) []point {
 
 // Shows that whether a sample is kept depends only on samples around it: wherever a range is asked, what is
 // read as far beyond it as package query does gives the very samples that the whole has there. So a range that
-// is split anywhere answers as the whole. (It kills the mutant that returns early from segmentAt whatever the
-// cell is, and the one that keeps to the base of before on a tie.)
+// is split anywhere answers as the whole. (It kills the mutant
+// whose cells never shrink again, and the one that learns once and for all.)
 func TestAnyRangeAnswersAsTheWhole(t *testing.T) {
 	for seed := range uint64(pairs(600)) {
 		p := newPair(seed, 600)
@@ -40,7 +40,7 @@ func TestAnyRangeAnswersAsTheWhole(t *testing.T) {
 }
 
 // Shows that the merged stream, merged again, with itself or with a copy, stays what it is. (It kills the mutant
-// that takes copies for different replicas.)
+// that lifts values so that they never fall.)
 func TestIdempotent(t *testing.T) {
 	for seed := range uint64(pairs(300)) {
 		p := newPair(seed, 300)

@@ -33,8 +33,8 @@ func holes(ps []point) (longest int64, falls int) {
 }
 
 // Shows that what users reported of penalty-style deduplication does not happen here. The streams are made
-// after the descriptions in the threads named. (It kills the mutant without fill and the one without the rule
-// on invented falls.)
+// after the descriptions in the threads named. (It kills the mutant without fill and the one that ranks replicas
+// in the order in which they come.)
 func TestReportedFailures(t *testing.T) {
 	f := func(name string, longest int64, falls int, replicas ...string) []point {
 		t.Helper()
