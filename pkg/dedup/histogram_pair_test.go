@@ -44,7 +44,7 @@ func TestHistogramsTakeTheSameRoad(t *testing.T) {
 				t.Fatalf("seed %d: %d samples, want %d", seed, len(got), len(want))
 			}
 			for i := range got {
-				count := 0.0
+				var count float64
 				if got[i].h != nil {
 					count = float64(got[i].h.Count)
 				} else {

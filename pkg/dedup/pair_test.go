@@ -24,7 +24,6 @@ type pair struct {
 	interval int64
 	rate     float64   // growth a second
 	restarts []int64   // times in ms
-	noise    []float64 // growth of each quarter of an interval, of 1
 	total    []float64 // true growth up to the start of each quarter, without regard to restarts
 	replicas [][]point
 	never    []point

@@ -53,7 +53,7 @@ func (r *replica) readTo(t int64) {
 func (r *replica) read() {
 	var s held
 	s.kind = r.it.Next()
-	stale := false
+	var stale bool
 	switch s.kind {
 	case chunkenc.ValFloat:
 		s.t, s.f = r.it.At()
