@@ -20,7 +20,7 @@ func TestCoverage(t *testing.T) {
 				scraped[q] = true
 				i, _ := slices.BinarySearchFunc(got, q.t, func(g point, t int64) int { return int(g.t - t) })
 				slack := p.interval + p.interval/25
-				if !(i < len(got) && got[i].t-q.t <= slack) && !(i > 0 && q.t-got[i-1].t <= slack) {
+				if near := i < len(got) && got[i].t-q.t <= slack || i > 0 && q.t-got[i-1].t <= slack; !near {
 					t.Fatalf("seed %d: nothing within an interval of %d of %d\n%s", seed, p.interval, q.t, format(got))
 				}
 			}
