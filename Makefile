@@ -51,6 +51,10 @@ race: $(BIN)/prometheus ## Run all tests with the race detector
 e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidecars, store, querier
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
+.PHONY: campaign
+campaign: ## Run the long tests: stores that stall and die at random, on a real clock
+	$(GO) test -count=1 -tags=campaign -run=Campaign -timeout=60m -v ./pkg/store/fanout
+
 .PHONY: compat
 compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THANOS=/path/of/thanos
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }

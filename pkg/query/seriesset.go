@@ -101,13 +101,24 @@ func (s *seriesSet) Warnings() annotations.Annotations {
 func annotate(ws store.Warnings) annotations.Annotations {
 	var as annotations.Annotations
 	for _, w := range ws {
+		var info *store.Info
+		if errors.As(w, &info) {
+			w = storeInfo{info}
+		}
 		as.Add(w)
 	}
 	return as
 }
 
-// IsStoreWarning tells whether an annotation of a result came from a Store, so that data may be missing,
-// and not from PromQL itself.
+// storeInfo is an info of a Store, which annotations list among their infos.
+type storeInfo struct{ *store.Info }
+
+func (i storeInfo) Error() string        { return i.Text }
+func (i storeInfo) Is(target error) bool { return target == annotations.PromQLInfo }
+func (i storeInfo) Unwrap() error        { return i.Info }
+
+// IsStoreWarning tells whether an annotation of a result came from a Store, so that data may be missing or come
+// from fewer replicas than usual, and not from PromQL itself.
 func IsStoreWarning(annotation error) bool {
-	return !errors.Is(annotation, annotations.PromQLInfo) && !errors.Is(annotation, annotations.PromQLWarning)
+	return store.IsInfo(annotation) || !errors.Is(annotation, annotations.PromQLInfo) && !errors.Is(annotation, annotations.PromQLWarning)
 }

@@ -350,6 +350,12 @@ func TestCacheControl(t *testing.T) {
 	f("/series?match[]=up", 200, "no-store", gap)
 	f("/labels", 200, "no-store", gap)
 	f("/label/job/values", 200, "no-store", gap)
+	st.warnings = []error{&store.Info{Text: "a replica answers alone"}}
+	info := `"infos":["a replica answers alone"]`
+	f("/query?query=up", 200, "no-store", info)
+	f("/query?query=up&engine=thanos", 200, "no-store", info)
+	f("/series?match[]=up", 200, "no-store", info)
+	f("/labels", 200, "no-store", info)
 	st.err = store.Errorf(store.KindAborted, "s1 is down")
 	f("/query?query=up", 422, "no-store", `"errorType":"execution"`, "s1 is down")
 	f("/series?match[]=up", 422, "no-store", `"errorType":"execution"`, "s1 is down")

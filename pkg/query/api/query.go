@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -154,12 +155,17 @@ func (a *answer) annotate(as annotations.Annotations, expr string) {
 // warn adds the warnings of a Store.
 func (a *answer) warn(ws annotations.Annotations) {
 	for _, w := range ws {
-		if text := w.Error(); !slices.Contains(a.warnings, text) {
-			a.warnings = append(a.warnings, text)
+		to := &a.warnings
+		if errors.Is(w, annotations.PromQLInfo) {
+			to = &a.infos
+		}
+		if text := w.Error(); !slices.Contains(*to, text) {
+			*to = append(*to, text)
 		}
 		a.noStore = true
 	}
 	slices.Sort(a.warnings)
+	slices.Sort(a.infos)
 }
 
 // truncated is the warning of a list that was cut to the requested limit.

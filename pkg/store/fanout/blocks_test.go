@@ -146,6 +146,27 @@ func TestJudgedByBlocks(t *testing.T) {
 	}
 }
 
+// What a Store warned of before it failed is handed on, once, also when another one takes over. (Killed: a
+// mutant that forgets the warnings of attempts that are over.)
+func TestWarningsOutliveTheirStore(t *testing.T) {
+	bad := func(f *fake) *fake {
+		f.readErr, f.warning = errBoom, errors.New("careful")
+		return f
+	}
+	for _, stores := range [][]store.Store{{bad(named("a")), named("b")}, {bad(gateway("a", 1)), gateway("b", 1)}} {
+		st := over(Config{}, stores...)
+		st.pace.blame("b", time.Hour)
+		cur, err := st.Series(t.Context(), request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ws, err := from(cur)
+		if careful := strings.Count(strings.Join(ws.Strings(), "; "), "careful"); careful != 1 || err != nil {
+			t.Errorf("warnings %v, error %v", ws, err)
+		}
+	}
+}
+
 // Of gateways with the same blocks one is asked, in turns, and those that failed lately are asked last.
 func TestStandbysAreNotAsked(t *testing.T) {
 	a, b, c := gateway("a", 1, 2), gateway("b", 1, 2), gateway("c", 1)

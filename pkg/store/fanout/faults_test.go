@@ -105,6 +105,7 @@ type fleet struct {
 	nodes []*node
 	peers []store.Store
 	query *fanout.Store
+	time  time.Duration // that each query may take
 }
 
 func blockID(n int) (u ulid.ULID) {
@@ -205,12 +206,9 @@ func connect(t testing.TB, st store.Store) *remote.Store {
 	return peer
 }
 
-// queryTime is how long each query of the tests may take.
-const queryTime = 20 * time.Second
-
 // ask asks the fleet for everything, the replica label requested away.
 func (f *fleet) ask(t testing.TB, pr store.PartialResponse, batch int) ([]*store.Series, store.Warnings, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), queryTime)
+	ctx, cancel := context.WithTimeout(t.Context(), f.time)
 	defer cancel()
 	cur, err := f.query.Series(ctx, &store.SeriesRequest{
 		MinTime: storetest.Base, MaxTime: storetest.Base + 1<<22, PartialResponse: pr, WithoutReplicaLabels: []string{"replica"}, BatchSize: batch,
@@ -247,9 +245,10 @@ func equalSeries(a, b *store.Series) bool {
 
 // faults breaks a random Store in a random way for each of n queries, and returns how long those took for
 // which a survivor holds the same blocks. Each is asked with partial response and without.
-func faults(t *testing.T, seed uint64, n int) (healthy, survived []time.Duration) {
+func faults(t *testing.T, seed uint64, n int, queryTime time.Duration) (healthy, survived []time.Duration) {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	f := newFleet(t, fanout.Config{})
+	f.time = queryTime
 	var whole []*store.Series
 	for i := range max(n/4, 30) { // the querier gets to know the fleet
 		start := time.Now()
@@ -336,7 +335,7 @@ func within(t *testing.T, what string, all, whole []*store.Series) {
 func TestFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		faults(t, 1, 200)
+		faults(t, 1, 200, 20*time.Second)
 		t.Logf("%s on the test's clock", time.Since(start))
 	})
 }
