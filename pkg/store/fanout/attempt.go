@@ -70,7 +70,7 @@ func (p *position) rest(se *store.Series) (left *store.Series, past bool) {
 
 // attempt is one endpoint's try at a part: from the start, or from where another one broke off.
 type attempt struct {
-	target *target
+	standby
 	of     *Store
 	req    *store.SeriesRequest
 	ctx    context.Context

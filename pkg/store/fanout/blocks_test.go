@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/koios-metrics/koios/pkg/store"
@@ -143,6 +144,34 @@ func TestJudgedByBlocks(t *testing.T) {
 	f("past a limit", 0, 999, 0, "", querier(gateway("c", 1)), refused, spare)
 	if len(refused.requests)+len(spare.requests) != 1 {
 		t.Error("what one gateway refuses is asked of another")
+	}
+}
+
+// Who was merely slower than another stands by again: the one that won may still fail, be it the one asked first
+// or second. (Killed: a mutant that drops the slower one for good.)
+func TestTheSlowerOneStandsBy(t *testing.T) {
+	for _, first := range []time.Duration{time.Second, 300 * time.Millisecond} { // hedged after 250 ms
+		synctest.Test(t, func(t *testing.T) {
+			a, b := gateway("a", 1), gateway("b", 1)
+			a.delay, b.delay = first, 500*time.Millisecond
+			fails := a
+			if first == time.Second {
+				fails = b // answers at 750 ms
+			}
+			fails.readErr = errBoom
+			st := over(Config{}, a, b)
+			st.pace.blame("b", time.Hour)
+			cur, err := st.Series(t.Context(), request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, ws, err := from(cur); n["bucket"] != 3 || len(ws) > 0 || err != nil {
+				t.Errorf("%v, warnings %v, error %v", n, ws, err)
+			}
+			if got := testutil.ToFloat64(st.metrics.hedges); got != 1 {
+				t.Errorf("%v hedges", got)
+			}
+		})
 	}
 }
 

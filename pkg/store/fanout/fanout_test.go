@@ -73,6 +73,7 @@ type fake struct {
 	empty    bool
 	gives    string // the value of "from", if it is not the name
 	failures int    // if above zero, openErr is over after so many
+	delay    time.Duration
 	requests []store.SeriesRequest
 }
 
@@ -96,6 +97,13 @@ func (f *fake) call(ctx context.Context) error {
 	if f.hangs {
 		<-ctx.Done()
 		return ctx.Err()
+	}
+	if f.delay > 0 {
+		select {
+		case <-time.After(f.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	if f.failures > 0 && len(f.requests) > f.failures {
 		return nil

@@ -21,7 +21,8 @@ import (
 type part struct {
 	run      *run
 	target   *target
-	standbys []standby // not tried yet
+	standbys []standby // that have not failed
+	tries    int       // attempts so far
 	dog      *watchdog
 
 	pos     position
@@ -53,12 +54,16 @@ type loss struct {
 
 func (r *run) newPart(o order) *part {
 	p := &part{run: r, target: o.target, standbys: o.standbys, tracked: len(o.standbys) > 0}
-	p.now = p.attempt(o.target)
+	p.now = p.attempt(standby{o.target, true})
 	return p
 }
 
-func (p *part) attempt(t *target) *attempt {
-	a := &attempt{target: t, of: p.run.of, req: p.run.req, started: time.Now()}
+// triesMax bounds the attempts at one part.
+const triesMax = 8
+
+func (p *part) attempt(s standby) *attempt {
+	p.tries++
+	a := &attempt{standby: s, of: p.run.of, req: p.run.req, started: time.Now()}
 	a.ctx, a.cancel = context.WithCancelCause(p.run.ctx)
 	return a
 }
@@ -105,6 +110,9 @@ func (p *part) move() bool {
 	} else {
 		p.run.of.overtaken(a.target)
 		p.leave(a)
+		p.mu.Lock()
+		p.restore(a)
+		p.mu.Unlock()
 		a = p.takeExtra()
 		ok = a.ok
 	}
@@ -190,10 +198,11 @@ func (p *part) hedge(wait uint64) {
 	})
 }
 
-// launch tries the next standby in the background; the caller holds mu.
+// launch tries the next standby in the background, rather one that holds all; the caller holds mu.
 func (p *part) launch(then func(*attempt)) {
-	a := p.attempt(p.standbys[0].target)
-	p.standbys = p.standbys[1:]
+	i := max(0, slices.IndexFunc(p.standbys, func(s standby) bool { return s.full }))
+	a := p.attempt(p.standbys[i])
+	p.standbys = slices.Concat(p.standbys[:i], p.standbys[i+1:])
 	if p.pos.any {
 		from := p.pos
 		from.chunks = slices.Clone(from.chunks)
@@ -218,6 +227,13 @@ func (p *part) takeExtra() *attempt {
 	return a
 }
 
+// restore makes a standby again of one who was slower than another: it has not failed. The caller holds mu.
+func (p *part) restore(a *attempt) {
+	if p.tries < triesMax {
+		p.standbys = append(p.standbys, a.standby)
+	}
+}
+
 // dropExtra lets go of the attempt in the background: it is not needed.
 func (p *part) dropExtra() {
 	if !p.tracked {
@@ -226,10 +242,19 @@ func (p *part) dropExtra() {
 	p.mu.Lock()
 	a := p.extra
 	p.extra = nil
-	p.mu.Unlock()
 	if a == nil {
+		p.mu.Unlock()
 		return
 	}
+	select {
+	case <-a.done:
+		if a.err == nil {
+			p.restore(a)
+		}
+	default:
+		p.restore(a)
+	}
+	p.mu.Unlock()
 	a.cancel(errClosed)
 	p.wg.Go(func() {
 		<-a.done

@@ -1,10 +1,12 @@
 package fanout_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,7 +99,9 @@ func checkTiers(t *testing.T, leaves []storetest.Data, without []string, batch i
 	one, p1 := overPeers(t, stores[:2]...)
 	two, p2 := overPeers(t, one, stores[2])
 	three, p3 := overPeers(t, two, stores[3])
-	cur, err := three.Series(t.Context(), req)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // what hangs is to be told
+	defer cancel()
+	cur, err := three.Series(ctx, req)
 	if err != nil {
 		t.Fatal(err)
 	}
