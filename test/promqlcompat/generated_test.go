@@ -17,8 +17,12 @@ import (
 // Shows that a fixed slice of generated queries answers as Prometheus does.
 func TestGenerated(t *testing.T) {
 	b := newBench(t, 1)
+	n := int64(2000)
+	if slow {
+		n = 500
+	}
 	var ta tally
-	for i := range int64(2000) {
+	for i := range n {
 		b.ask(t.Context(), b.gen.question(i), &ta)
 	}
 	ta.judge(t)
