@@ -43,12 +43,18 @@ func (t *tally) String() string {
 	return b.String()
 }
 
+// sharesFrom is from how many questions on shares of them are judged.
+const sharesFrom = 500
+
 // judge fails a test whose answers differ, or whose questions show too little.
 func (t *tally) judge(tb testing.TB) {
 	tb.Helper()
 	tb.Log(t)
 	for _, d := range t.Different {
 		tb.Error(d)
+	}
+	if t.Asked < sharesFrom {
+		return
 	}
 	if 100*t.Answered < 60*t.Asked {
 		tb.Errorf("only %d of %d answers are not empty, want 60 %%", t.Answered, t.Asked)
