@@ -114,24 +114,24 @@ func FuzzExtremes(f *testing.F) {
 			values = append(values, []float64{nan, inf, -inf, 0, math.Copysign(0, -1), r.NormFloat64(), float64(r.IntN(4))}[r.IntN(7)])
 		}
 		steps := Steps{First: r.Int64N(50), Step: step, N: 70}
-		for _, max := range []bool{false, true} {
-			fn, _ := Range(map[bool]string{false: "min_over_time", true: "max_over_time"}[max])
+		for _, most := range []bool{false, true} {
+			fn, _ := Range(map[bool]string{false: "min_over_time", true: "max_over_time"}[most])
 			e := NewEvaluator(fn, steps, time.Duration(span)*time.Millisecond)
 			var c Column
 			e.Eval(times, values, &c)
 			for i := range steps.N {
-				want, any := nan, false
+				want, found := nan, false
 				for j, v := range values {
 					if times[j] <= steps.At(i)-span || times[j] > steps.At(i) {
 						continue
 					}
-					if !any || math.IsNaN(want) || max && v > want || !max && v < want {
+					if !found || math.IsNaN(want) || most && v > want || !most && v < want {
 						want = v
 					}
-					any = true
+					found = true
 				}
-				if v, ok := c.At(i); ok != any || ok && !same(v, want) {
-					t.Fatalf("max %v, step %d: got %v, %v, want %v, %v", max, i, v, ok, want, any)
+				if v, ok := c.At(i); ok != found || ok && !same(v, want) {
+					t.Fatalf("most %v, step %d: got %v, %v, want %v, %v", most, i, v, ok, want, found)
 				}
 			}
 		}

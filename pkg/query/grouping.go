@@ -3,6 +3,7 @@ package query
 import (
 	"slices"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -15,7 +16,7 @@ type grouping struct {
 func newGrouping(names []string, without bool) grouping {
 	g := grouping{without: without, names: slices.Clone(names)}
 	if without {
-		g.names = append(g.names, labels.MetricName)
+		g.names = append(g.names, model.MetricNameLabel)
 	}
 	slices.Sort(g.names)
 	g.names = slices.Compact(g.names)

@@ -136,7 +136,7 @@ func (p *pair) find(interval int64) {
 		}
 		t := mine.Times[at]
 		class := -1
-		if at > 0 && of > 0 && !(of < len(other.Times) && other.Times[of] == t) && !value.IsStaleNaN(mine.Values[at]) {
+		if at > 0 && of > 0 && (of >= len(other.Times) || other.Times[of] != t) && !value.IsStaleNaN(mine.Values[at]) {
 			d, pause := t-mine.Times[at-1], t-other.Times[of-1]
 			switch {
 			case d < least || d > most || pause <= 0:

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser/posrange"
 	"github.com/prometheus/prometheus/schema"
@@ -125,7 +126,7 @@ func (s *scan) peak() int { return s.longest + s.groups.Len()*s.steps.N }
 // oneName tells whether all series have the same metric name.
 func oneName(ms []*labels.Matcher) bool {
 	for _, m := range ms {
-		if m.Name == labels.MetricName && m.Type == labels.MatchEqual {
+		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
 			return true
 		}
 	}
@@ -264,7 +265,7 @@ func (s *scan) check(ls labels.Labels) error {
 	if s.function.KeepsName() {
 		return nil
 	}
-	name := ls.Get(labels.MetricName)
+	name := ls.Get(model.MetricNameLabel)
 	if s.unique != nil {
 		h := s.outputLabels(ls).Hash()
 		if _, ok := s.unique[h]; ok {
