@@ -24,7 +24,7 @@ LDFLAGS  := -X $(V).Version=$(VERSION) -X $(V).Revision=$(REVISION) -X $(V).Bran
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start Koios over ./data: scrapes itself, answers PromQL on http://localhost:10902
@@ -52,7 +52,10 @@ e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidec
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
 .PHONY: campaign
-campaign: ## Run the long tests: stores that stall and die at random, on a real clock
+campaign: campaign-faults campaign-dedup million campaign-promql ## Run all long tests, one after the other
+
+.PHONY: campaign-faults
+campaign-faults: ## Ask ten stores of which some stall or die at random
 	$(GO) test -count=1 -tags=campaign -run=Campaign -timeout=60m -v ./pkg/store/fanout
 
 .PHONY: compat
@@ -60,12 +63,17 @@ compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THA
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }
 	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=20m $(E2E)
 
+.PHONY: compare
+compare: ## Measure queries over the same bucket beside a real Thanos: make compare THANOS=/path/of/thanos
+	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare THANOS=/path/of/thanos" >&2; exit 1; }
+	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -timeout=30m -v ./test/sidebyside
+
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
 QUERIES ?= 100000
 FIRST   ?= 0
-.PHONY: campaign
-campaign: ## Ask generated queries as Prometheus and as Koios: make campaign SEED=1 QUERIES=100000
+.PHONY: campaign-promql
+campaign-promql: ## Ask generated queries as Prometheus and as Koios (SEED=1 QUERIES=100000)
 	$(GO) test -count=1 -tags=campaign -timeout=0 -run=TestCampaign -v ./test/promqlcompat \
 		-seed=$(SEED) -queries=$(QUERIES) -first=$(FIRST) -state=$(BIN)/campaign/$(SEED)-$(FIRST).json
 
@@ -81,8 +89,8 @@ million: ## Aggregate a million series in two replicas within 512 MiB of memory
 dedup-accuracy: ## Print how far increase[5m] over merged replicas is from the truth, beside a perfect replica and Thanos
 	$(GO) test -count=1 -run='^TestAccuracy$$' -v ./pkg/dedup
 
-.PHONY: dedup-campaign
-dedup-campaign: ## Run the property tests of deduplication over 10,000 generated pairs each
+.PHONY: campaign-dedup
+campaign-dedup: ## Run the property tests of deduplication over 10,000 generated pairs each
 	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m ./pkg/dedup
 
 .PHONY: lint

@@ -31,7 +31,7 @@ type progress struct {
 	Tally             tally
 }
 
-// Shows over many generated queries that Koios answers as Prometheus does. Run by `make campaign`.
+// Shows over many generated queries that Koios answers as Prometheus does. Run by `make campaign-promql`.
 func TestCampaign(t *testing.T) {
 	p := load(t)
 	b := newBench(t, *seed)
