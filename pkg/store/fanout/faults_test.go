@@ -250,14 +250,17 @@ func faults(t *testing.T, seed uint64, n int, queryTime time.Duration) (healthy,
 	f := newFleet(t, fanout.Config{})
 	f.time = queryTime
 	var whole []*store.Series
-	for i := range max(n/4, 30) { // the querier gets to know the fleet
+	ask := func(i int) {
 		start := time.Now()
-		all, ws, err := f.ask(t, store.PartialResponse(i%2), 0)
+		all, ws, err := f.ask(t, store.PartialResponse(i%2), 1+i%8)
 		if err != nil || len(ws) > 0 || len(all) != wholeSeries {
 			t.Fatalf("healthy: %d series, warnings %v, error %v", len(all), ws, err)
 		}
 		whole = all
 		healthy = append(healthy, time.Since(start))
+	}
+	for i := range 30 { // the querier gets to know the fleet
+		ask(i)
 	}
 	for i := range n {
 		k := rnd.IntN(len(f.nodes))
@@ -301,6 +304,7 @@ func faults(t *testing.T, seed uint64, n int, queryTime time.Duration) (healthy,
 			}
 		}
 		f.nodes[k].fault.Store(nil)
+		ask(i)
 	}
 	return healthy, survived
 }

@@ -170,7 +170,7 @@ func (m *merged) Next() bool {
 		m.err = &store.Error{Kind: store.KindAborted, Err: gaps[0]}
 		return false
 	}
-	m.verdict = append(gaps, infos...)
+	m.verdict = slices.Concat(gaps, infos)
 	return false
 }
 
