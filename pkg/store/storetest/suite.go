@@ -44,6 +44,7 @@ func RunWith(t *testing.T, open Open, opt Options) {
 	t.Run("limits and shards", func(t *testing.T) { limitsAndShards(t, open(t, common), New(common)) })
 	t.Run("label calls", func(t *testing.T) { labelCalls(t, open(t, common), New(common)) })
 	t.Run("cursor", func(t *testing.T) { cursor(t, open(t, common)) })
+	t.Run("request", func(t *testing.T) { unchanged(t, open(t, common)) })
 	t.Run("in parallel", func(t *testing.T) { parallel(t, open(t, common), New(common)) })
 	for name, data := range Orders() {
 		t.Run("order/"+name, func(t *testing.T) { order(t, open(t, data), New(data)) })
@@ -245,6 +246,35 @@ func cursor(t *testing.T, st store.Store) {
 	}
 	if err == nil {
 		t.Errorf("a request whose context had ended was answered")
+	}
+}
+
+// unchanged shows that a request stays as it is, the order of its lists included: other Stores may be reading it.
+func unchanged(t *testing.T, st store.Store) {
+	fresh := func() *store.SeriesRequest {
+		req := request(m(labels.MatchRegexp, "instance", "h.*"), m(labels.MatchEqual, "job", "node"), m(labels.MatchNotEqual, "zone", "x"), m(labels.MatchEqual, "__name__", "up"))
+		req.WithoutReplicaLabels = []string{"replica", "a"}
+		req.Shard = &store.Shard{Total: 1, Labels: []string{"z", "a"}}
+		return req
+	}
+	shape := func(r *store.SeriesRequest) string {
+		return fmt.Sprint(r.Matchers, r.WithoutReplicaLabels, *r.Shard, r.MinTime, r.MaxTime, r.Aggregates, r.SkipChunks, r.Limit)
+	}
+	for _, skip := range []bool{false, true} {
+		req := fresh()
+		req.SkipChunks = skip
+		before := shape(req)
+		drain(t, st, req)
+		if after := shape(req); after != before {
+			t.Errorf("a Store changed its request\nfrom %s\nto   %s", before, after)
+		}
+	}
+	ms := fresh().Matchers
+	before := fmt.Sprint(ms)
+	_, _, nerr := st.LabelNames(t.Context(), &store.LabelNamesRequest{MinTime: Base, MaxTime: Base + 1000, Matchers: ms})
+	_, _, verr := st.LabelValues(t.Context(), &store.LabelValuesRequest{Label: "job", MinTime: Base, MaxTime: Base + 1000, Matchers: ms})
+	if err := errors.Join(nerr, verr); err != nil || fmt.Sprint(ms) != before {
+		t.Errorf("label calls: error %v, matchers %v, want still %s", err, ms, before)
 	}
 }
 
