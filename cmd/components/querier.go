@@ -44,7 +44,11 @@ func (c *queryFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
-	q, err := query.New(fan, c.queryConfig(budget), p.logger, p.reg)
+	mode, err := dedup.ParseMode(c.dedupFunc)
+	if err != nil {
+		return fmt.Errorf("flag --deduplication.func: %w", err)
+	}
+	q, err := query.New(fan, c.queryConfig(budget, mode), p.logger, p.reg)
 	if err != nil {
 		return err
 	}
@@ -178,11 +182,7 @@ func (c *queryFlags) fanout(p *process, set *endpoint.Set) (*fanout.Store, error
 	}, p.logger, p.reg), nil
 }
 
-func (c *queryFlags) queryConfig(budget *store.Budget) query.Config {
-	mode := dedup.Stay
-	if c.dedupFunc == "chain" {
-		mode = dedup.Chain
-	}
+func (c *queryFlags) queryConfig(budget *store.Budget, mode dedup.Mode) query.Config {
 	return query.Config{
 		Engine:                    c.engine,
 		DisableFallback:           c.noFallback,
