@@ -25,6 +25,10 @@ type Chunk struct {
 	Raw Payload
 	// Aggrs holds downsampled data: exactly the requested aggregates.
 	Aggrs *Aggregates
+	// Replica names whose samples these are among series that became equal when replica labels were
+	// removed: the removed names and values, in a form that sorts and compares, and tells nothing else.
+	// Empty where nothing was removed, or where the Store can't tell.
+	Replica string
 }
 
 // Aggregates are the parts of a downsampled chunk; absent ones have no encoding.
