@@ -82,8 +82,8 @@ bench: ## Run the benchmarks
 	$(GO) test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem $(UNIT)
 
 .PHONY: million
-million: ## Aggregate a million series in two replicas within 512 MiB of memory
-	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestMillionSeries$$' -v ./pkg/query
+million: ## Aggregate a million series in two replicas within 512 MiB of memory, in a control group of 640 MiB (needs root)
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestMillion$$' -v ./test/million
 
 .PHONY: dedup-accuracy
 dedup-accuracy: ## Print how far increase[5m] over merged replicas is from the truth, beside a perfect replica and Thanos
