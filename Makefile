@@ -93,6 +93,11 @@ dedup-accuracy: ## Print how far increase[5m] over merged replicas is from the t
 campaign-dedup: ## Run the property tests of deduplication over 10,000 generated pairs each
 	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m ./pkg/dedup
 
+.PHONY: mutants
+MUTANTS ?= all
+mutants: ## Put small faults into the code and see that the tests named for them fail (MUTANTS=regexp)
+	KOIOS_MUTANTS='$(MUTANTS)' $(GO) test -count=1 -timeout=0 -run='^TestMutants$$' -v ./test/mutants
+
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Run the linters
 	$(BIN)/golangci-lint run
