@@ -8,7 +8,8 @@ import (
 )
 
 // Merge makes one cursor of several that are each sorted by labels. Series with equal labels become one,
-// with their chunks in order and chunks that are equal in times and bytes kept once. It closes the
+// with their chunks in order and chunks that are equal in times and bytes kept once, in the name of the
+// first of their replicas (see CompareReplicas). It closes the
 // cursors that it is given. The first error of any of them ends it; whoever wants to go on without a part
 // wraps that part in a cursor that turns its error into a warning.
 //
@@ -31,18 +32,23 @@ type merger struct {
 	round   int
 
 	out   Series
-	buf   []Chunk    // reused for joined chunk lists
-	from  []int      // the inputs that the current series comes from
-	seen  []chunkKey // chunks handed out under the current labels, if several inputs had them
-	again bool       // the labels are those of the series before
+	buf   []Chunk     // reused for joined chunk lists
+	from  []int       // the inputs that the current series comes from
+	seen  []seenChunk // chunks handed out under the current labels, if several inputs had them
+	again bool        // the labels are those of the series before
 	err   error
 	close bool
 }
 
-// chunkKey stands for the content of a chunk that is gone.
-type chunkKey struct {
+// seenChunk stands for a chunk that is gone.
+type seenChunk struct {
 	minTime, maxTime int64
 	sum              uint64
+	replica          string
+}
+
+func (c seenChunk) sameChunk(o seenChunk) bool {
+	return c.minTime == o.minTime && c.maxTime == o.maxTime && c.sum == o.sum
 }
 
 func (m *merger) Next() bool {
@@ -123,13 +129,19 @@ func (m *merger) collect(w int) {
 }
 
 // dropSeen drops chunks that an earlier part of the same series has handed out: an input may cut a
-// series into several with equal labels, and another may cut it elsewhere.
+// series into several with equal labels, and another may cut it elsewhere. Only in the name of an earlier
+// replica does a chunk come again; whoever puts the parts together keeps that one, so that where a series
+// is cut changes nothing.
 func (m *merger) dropSeen() {
-	earlier := len(m.seen)
+	n := len(m.seen)
 	m.out.Chunks = slices.DeleteFunc(m.out.Chunks, func(c Chunk) bool {
-		key := chunkKey{c.MinTime, c.MaxTime, c.sum64()}
-		if slices.Contains(m.seen[:earlier], key) {
-			return true
+		key := seenChunk{c.MinTime, c.MaxTime, c.sum64(), c.Replica}
+		if i := slices.IndexFunc(m.seen[:n], key.sameChunk); i >= 0 {
+			if CompareReplicas(key.replica, m.seen[i].replica) >= 0 {
+				return true
+			}
+			m.seen[i].replica = key.replica
+			return false
 		}
 		m.seen = append(m.seen, key)
 		return false

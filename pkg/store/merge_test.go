@@ -63,6 +63,49 @@ func TestMerge(t *testing.T) {
 	f("error broken", cur(series("x", a)), ErrCursor(errors.New("broken")))
 }
 
+// Of equal chunks of several replicas Merge keeps one, in the name of the first of those that are known, in
+// whatever order the inputs come. Where an input cuts the series so that the first is seen too late, the chunk
+// comes again in its name, and SortChunks over all parts tells the same as without cuts. (Seen to die: comparing
+// replicas as plain strings; keeping the first to come; dropping what was handed out before, whoever's it is.)
+func TestMergeReplicas(t *testing.T) {
+	in := func(replica string, cs ...Chunk) []Chunk {
+		cs = slices.Clone(cs)
+		for i := range cs {
+			cs[i].Replica = replica
+		}
+		return cs
+	}
+	c1, c2, c3 := chunk(1, 5, "a"), chunk(6, 9, "b"), chunk(6, 9, "c")
+	inputs := map[string][]*Series{
+		"a":       {series("x", in("a", c1)...), series("x", in("a", c2)...)},
+		"b":       {series("x", in("b", c1, c2, c3)...)},
+		"unknown": {series("x", in("", c1, c3)...), series("y", in("", c1)...)},
+	}
+	for _, order := range [][]string{{"a", "b", "unknown"}, {"a", "unknown", "b"}, {"b", "a", "unknown"}, {"b", "unknown", "a"}, {"unknown", "a", "b"}, {"unknown", "b", "a"}} {
+		var cursors []Cursor
+		for _, name := range order {
+			cursors = append(cursors, NewSliceCursor(inputs[name]))
+		}
+		all, _, err := Drain(Merge(cursors))
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := map[string][]Chunk{}
+		for _, s := range all {
+			parts[s.Labels.Get("l")] = append(parts[s.Labels.Get("l")], s.Chunks...)
+		}
+		got := ""
+		for _, l := range []string{"x", "y"} {
+			for _, c := range SortChunks(parts[l]) {
+				got += fmt.Sprintf("%s %d:%s of %q; ", l, c.MinTime, c.Raw.Data, c.Replica)
+			}
+		}
+		if want := `x 1:a of "a"; x 6:b of "a"; x 6:c of "b"; y 1:a of ""; `; got != want {
+			t.Errorf("%v:\ngot  %s\nwant %s", order, got, want)
+		}
+	}
+}
+
 // Whatever the number of inputs, Merge hands out the union of their series once each, in order.
 func TestMergeRandom(t *testing.T) {
 	for seed := range uint64(300) {

@@ -28,6 +28,9 @@ type RelabelOptions struct {
 // no deeper than a series has labels. Any other series passes through as it is lent, if the cursor can tell
 // what comes next (see Looker).
 //
+// The chunks of a series that loses replica labels are named after them (see Chunk.Replica); an external one
+// hides a stored one here too. What an inner Store has named keeps that as well.
+//
 // Where the proof of MayClash turns out wrong, the rest is held and sorted; if even that comes too late for
 // what was handed out before, the cursor ends with an error.
 func Relabel(cur Cursor, opt RelabelOptions) Cursor {
@@ -44,7 +47,13 @@ func Relabel(cur Cursor, opt RelabelOptions) Cursor {
 		r.external = append(r.external, l)
 		r.greatest = l.Name
 	})
-	opt.External.Range(func(l labels.Label) { r.clashing = append(r.clashing, l.Name) })
+	opt.External.Range(func(l labels.Label) {
+		r.clashing = append(r.clashing, l.Name)
+		if l.Value != "" && slices.Contains(opt.Drop, l.Name) {
+			r.dropped = append(r.dropped, l)
+		}
+	})
+	r.replica = ReplicaOf(opt.External, opt.Drop)
 	r.clashing = append(r.clashing, opt.Drop...)
 	return r
 }
@@ -57,6 +66,13 @@ type relabeler struct {
 	external []labels.Label // what is merged in, sorted by name
 	greatest string         // the greatest name of external
 	clashing []string       // stored labels of these names break the order
+	dropped  []labels.Label // of the external labels, sorted by name
+	replica  string         // that they make; all series' but for those with stored replica labels
+	removed  []labels.Label // of the series looked at last: its stored replica labels
+	name     []byte
+	names    Interner
+	joined   struct{ inner, own, both string } // the names joined last
+	chunks   []Chunk                           // of out, once they are named
 	scratch  labels.ScratchBuilder
 
 	pending *Series   // the series that the input is at and that is not handed out yet; stored labels
@@ -64,7 +80,7 @@ type relabeler struct {
 	stack   []*Series // kept back, with stored labels; each extends the one below
 	sorting bool      // the rest is in sorted
 
-	sorted   []*Series
+	sorted   []relabelled
 	reserved int64
 
 	out  Series
@@ -72,6 +88,12 @@ type relabeler struct {
 
 	err    error
 	closed bool
+}
+
+// relabelled is a series with final labels, and the replica that its chunks are still to be named after.
+type relabelled struct {
+	series  *Series
+	replica string
 }
 
 func (r *relabeler) Next() bool {
@@ -127,14 +149,36 @@ func (r *relabeler) mayBeExtended() bool {
 
 // handOut makes a stored series the current one.
 func (r *relabeler) handOut(s *Series) bool {
-	r.out = Series{Labels: r.final(s.Labels), Chunks: s.Chunks}
-	r.last = r.out.Labels
+	ls, replica := r.final(s.Labels)
+	r.out = Series{Labels: ls, Chunks: r.named(s.Chunks, replica)}
+	r.last = ls
 	return true
 }
 
-// final merges the external labels into stored ones and removes the replica labels.
-func (r *relabeler) final(stored labels.Labels) labels.Labels {
+// named returns the chunks in the replica's name. Those that came are lent, maybe to others as well.
+func (r *relabeler) named(chunks []Chunk, replica string) []Chunk {
+	if replica == "" {
+		return chunks
+	}
+	r.chunks = append(r.chunks[:0], chunks...)
+	for i := range r.chunks {
+		c := &r.chunks[i]
+		if c.Replica == "" {
+			c.Replica = replica
+			continue
+		}
+		if r.joined.inner != c.Replica || r.joined.own != replica {
+			r.joined.inner, r.joined.own, r.joined.both = c.Replica, replica, JoinReplicas(c.Replica, replica)
+		}
+		c.Replica = r.joined.both
+	}
+	return r.chunks
+}
+
+// final merges the external labels into stored ones and removes the replica labels, which name the replica.
+func (r *relabeler) final(stored labels.Labels) (ls labels.Labels, replica string) {
 	r.scratch.Reset()
+	r.removed = r.removed[:0]
 	i := 0
 	stored.Range(func(l labels.Label) {
 		for i < len(r.external) && r.external[i].Name < l.Name {
@@ -145,6 +189,9 @@ func (r *relabeler) final(stored labels.Labels) labels.Labels {
 			return // the external one wins and comes next
 		}
 		if slices.Contains(r.opt.Drop, l.Name) {
+			if l.Value != "" && !slices.ContainsFunc(r.dropped, func(d labels.Label) bool { return d.Name == l.Name }) {
+				r.removed = append(r.removed, l)
+			}
 			return
 		}
 		r.scratch.Add(l.Name, l.Value)
@@ -152,7 +199,27 @@ func (r *relabeler) final(stored labels.Labels) labels.Labels {
 	for ; i < len(r.external); i++ {
 		r.scratch.Add(r.external[i].Name, r.external[i].Value)
 	}
-	return r.scratch.Labels()
+	return r.scratch.Labels(), r.replicaOf()
+}
+
+// replicaOf names the replica of the series looked at last: what ReplicaOf says of the labels before any are
+// removed.
+func (r *relabeler) replicaOf() string {
+	if len(r.removed) == 0 {
+		return r.replica
+	}
+	r.name = r.name[:0]
+	i := 0
+	for _, l := range r.removed {
+		for ; i < len(r.dropped) && r.dropped[i].Name < l.Name; i++ {
+			r.name = appendReplica(r.name, r.dropped[i].Name, r.dropped[i].Value)
+		}
+		r.name = appendReplica(r.name, l.Name, l.Value)
+	}
+	for ; i < len(r.dropped); i++ {
+		r.name = appendReplica(r.name, r.dropped[i].Name, r.dropped[i].Value)
+	}
+	return r.names.String(r.name)
 }
 
 // sortRest takes everything that was not handed out yet and sorts it by final labels.
@@ -172,9 +239,9 @@ func (r *relabeler) sortRest() {
 	if r.err == nil {
 		r.err = r.in.Err()
 	}
-	slices.SortStableFunc(r.sorted, func(a, b *Series) int { return labels.Compare(a.Labels, b.Labels) })
-	if len(r.sorted) > 0 && labels.Compare(r.sorted[0].Labels, r.last) < 0 {
-		r.err = Errorf(KindUnavailable, "series %s turned up after %s: a stored label is named like one of %v, and the labels known beforehand did not say so; ask again", r.sorted[0].Labels, r.last, r.clashing)
+	slices.SortStableFunc(r.sorted, func(a, b relabelled) int { return labels.Compare(a.series.Labels, b.series.Labels) })
+	if len(r.sorted) > 0 && labels.Compare(r.sorted[0].series.Labels, r.last) < 0 {
+		r.err = Errorf(KindUnavailable, "series %s turned up after %s: a stored label is named like one of %v, and the labels known beforehand did not say so; ask again", r.sorted[0].series.Labels, r.last, r.clashing)
 	}
 }
 
@@ -185,15 +252,17 @@ func (r *relabeler) take(s *Series) {
 		return
 	}
 	r.reserved += n
-	r.sorted = append(r.sorted, &Series{Labels: r.final(s.Labels), Chunks: s.Chunks})
+	ls, replica := r.final(s.Labels)
+	r.sorted = append(r.sorted, relabelled{&Series{Labels: ls, Chunks: s.Chunks}, replica})
 }
 
 func (r *relabeler) nextSorted() bool {
 	if r.err != nil || len(r.sorted) == 0 {
 		return false
 	}
-	r.out = *r.sorted[0]
-	r.sorted[0] = nil
+	next := r.sorted[0]
+	r.out = Series{Labels: next.series.Labels, Chunks: r.named(next.series.Chunks, next.replica)}
+	r.sorted[0] = relabelled{}
 	r.sorted = r.sorted[1:]
 	return true
 }

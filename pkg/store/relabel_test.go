@@ -2,8 +2,10 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -98,6 +100,107 @@ func TestRelabelSurprise(t *testing.T) {
 	}
 	if c.Err() == nil {
 		t.Error("series that came too late for their place were handed out without an error")
+	}
+}
+
+// Every chunk is named after the labels that its series loses, external ones before stored ones of the same
+// name, whether series stream or are sorted; what an inner Store has named is kept. The chunks that came stay
+// as they were. (Seen to die: names taken from stored labels first; naming the chunks in place.)
+func TestRelabelNamesReplicas(t *testing.T) {
+	f := func(want string, opt RelabelOptions, named string, ls ...labels.Labels) {
+		t.Helper()
+		var in []*Series
+		for _, l := range ls {
+			c := chunk(1, 2, l.String())
+			c.Replica = named
+			in = append(in, &Series{Labels: l, Chunks: []Chunk{c}})
+		}
+		slices.SortFunc(in, func(a, b *Series) int { return labels.Compare(a.Labels, b.Labels) })
+		all, _, err := Drain(Relabel(NewSliceCursor(in), opt))
+		got := ""
+		for _, s := range all {
+			got += s.Labels.String() + " " + strings.ReplaceAll(s.Chunks[0].Replica, "\x00", ",") + "; "
+		}
+		if got != want || err != nil {
+			t.Errorf("got  %s (%v)\nwant %s", got, err, want)
+		}
+		for _, s := range in {
+			if s.Chunks[0].Replica != named {
+				t.Errorf("the input's chunk was renamed to %q", s.Chunks[0].Replica)
+			}
+		}
+	}
+	ext := labels.FromStrings("c", "eu", "q", "7", "r", "a")
+	m, m1, m2 := labels.FromStrings("n", "m"), labels.FromStrings("n", "m", "r", "b", "s", "1"), labels.FromStrings("n", "m", "s", "2")
+	f(`{c="eu", n="m", q="7"} r,a,; `, RelabelOptions{External: ext, Drop: []string{"r"}}, "", m)
+	f(`{c="eu", n="m", q="7", r="a"} ; `, RelabelOptions{External: ext, Drop: []string{"s"}}, "", m)
+	f(`{c="eu", n="m"} q,7,r,a,; `, RelabelOptions{External: ext, Drop: []string{"s", "r", "q"}}, "", m)
+	f(`{c="eu", n="m"} q,7,r,a,; {c="eu", n="m"} q,7,r,a,s,1,; {c="eu", n="m"} q,7,r,a,s,2,; `,
+		RelabelOptions{External: ext, Drop: []string{"s", "r", "q"}, MayClash: true}, "", m, m1, m2)
+	f(`{n="m"} ; {n="m"} s,2,; {n="m", r="b"} s,1,; `, RelabelOptions{Drop: []string{"s"}, MayClash: true}, "", m, m1, m2)
+	f(`{c="eu", n="m", q="7"} a,1,r,a,; {c="eu", n="m", q="7"} a,1,r,a,s,2,; `, RelabelOptions{External: ext, Drop: []string{"r", "s"}, MayClash: true}, "a\x001\x00", m, m2)
+	f(`{n="m"} a,1,; `, RelabelOptions{Drop: []string{"r"}}, "a\x001\x00", m)
+}
+
+// Names join alike in whatever order the labels were removed, and an unknown replica is the last.
+func TestReplicas(t *testing.T) {
+	ls := labels.FromStrings("a", "1", "b", "2", "c", "3", "d", "4")
+	whole := ReplicaOf(ls, []string{"c", "a", "b"})
+	if want := "a\x001\x00b\x002\x00c\x003\x00"; whole != want {
+		t.Errorf("got %q, want %q", whole, want)
+	}
+	one := func(n string) string { return ReplicaOf(ls, []string{n}) }
+	for _, p := range [][3]string{{"a", "b", "c"}, {"c", "b", "a"}, {"b", "c", "a"}} {
+		if got := JoinReplicas(JoinReplicas(one(p[0]), one(p[1])), JoinReplicas(one(p[2]), whole)); got != whole {
+			t.Errorf("%v: got %q, want %q", p, got, whole)
+		}
+	}
+	if ReplicaOf(ls, []string{"e"}) != "" || JoinReplicas("", one("a")) != one("a") || JoinReplicas(one("a"), "") != one("a") {
+		t.Error("nothing removed is not told as nothing")
+	}
+	if CompareReplicas("", "a") <= 0 || CompareReplicas("a", "") >= 0 || CompareReplicas("a", "b") >= 0 || CompareReplicas("a", "a") != 0 || CompareReplicas("", "") != 0 {
+		t.Error("order of replicas")
+	}
+}
+
+// InReplica names chunks without a name, lent ones and kept ones, and leaves the lender's as they are.
+func TestInReplica(t *testing.T) {
+	other := chunk(3, 4, "y")
+	other.Replica = "b"
+	in := []*Series{series("1", chunk(1, 2, "x"), other), series("2", chunk(1, 2, "x"))}
+	c := InReplica(NewSliceCursor(in), "a")
+	for c.Next() {
+		for _, s := range []*Series{c.At(), Keep(c), c.At()} {
+			if s.Chunks[0].Replica != "a" || len(s.Chunks) > 1 && s.Chunks[1].Replica != "b" {
+				t.Errorf("series %s: got %q", s.Labels, s.Chunks[0].Replica)
+			}
+		}
+	}
+	if in[0].Chunks[0].Replica != "" || in[1].Chunks[0].Replica != "" {
+		t.Error("the lender's chunks were named")
+	}
+	if plain := NewSliceCursor(in); InReplica(plain, "") != Cursor(plain) {
+		t.Error("no replica needs no cursor")
+	}
+}
+
+// A name is one string however often it comes, and no more of them are held than the bound.
+func TestInterner(t *testing.T) {
+	var in Interner
+	a, b := []byte("a"), []byte("b")
+	if in.String(a) != "a" || in.String(b) != "b" {
+		t.Error("another string")
+	}
+	if n := testing.AllocsPerRun(100, func() { in.String(a); in.String(b); in.String(b) }); n != 0 {
+		t.Errorf("%v allocations for known names, want 0", n)
+	}
+	for i := range 3 * internedMax {
+		if s := fmt.Sprint(i); in.String([]byte(s)) != s {
+			t.Fatalf("another string for %s", s)
+		}
+	}
+	if len(in.all) > internedMax {
+		t.Errorf("%d names are held, want at most %d", len(in.all), internedMax)
 	}
 }
 

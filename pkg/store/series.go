@@ -26,8 +26,9 @@ type Chunk struct {
 	// Aggrs holds downsampled data: exactly the requested aggregates.
 	Aggrs *Aggregates
 	// Replica names whose samples these are among series that became equal when replica labels were
-	// removed: the removed names and values, in a form that sorts and compares, and tells nothing else.
-	// Empty where nothing was removed, or where the Store can't tell.
+	// removed: the removed names and values, in a form that sorts and compares, and tells nothing else (see
+	// ReplicaOf). Empty where nothing was removed, or where the Store can't tell. Of equal chunks of
+	// several replicas one is handed out, in the name of the first by CompareReplicas.
 	Replica string
 }
 
@@ -118,11 +119,12 @@ func (s *Series) Size() int64 {
 const (
 	// A Series: a string header and a slice header, and the pointer that holds it.
 	seriesOverhead = 16 + 24 + 8
-	// A Chunk: two times, a payload (8+24+8) and a pointer.
-	chunkOverhead = 16 + 40 + 8
+	// A Chunk: two times, a payload (8+24+8), a pointer, and the header of a string that is shared.
+	chunkOverhead = 16 + 40 + 8 + 16
 )
 
-// CompareChunks orders the chunks of a series: by MinTime, then MaxTime, then bytes.
+// CompareChunks orders the chunks of a series: by MinTime, then MaxTime, then bytes. Chunks that differ in
+// their replica alone are equal.
 func CompareChunks(a, b *Chunk) int {
 	if c := cmp.Compare(a.MinTime, b.MinTime); c != 0 {
 		return c
@@ -156,8 +158,14 @@ func comparePayload(a, b *Payload) int {
 	return bytes.Compare(a.Data, b.Data)
 }
 
-// SortChunks puts the chunks of a series in order and drops those that are equal in times and bytes.
+// SortChunks puts the chunks of a series in order and drops those that are equal in times and bytes, but for
+// the one whose replica is first.
 func SortChunks(cs []Chunk) []Chunk {
-	slices.SortFunc(cs, func(a, b Chunk) int { return CompareChunks(&a, &b) })
+	slices.SortFunc(cs, func(a, b Chunk) int {
+		if c := CompareChunks(&a, &b); c != 0 {
+			return c
+		}
+		return CompareReplicas(a.Replica, b.Replica)
+	})
 	return slices.CompactFunc(cs, func(a, b Chunk) bool { return CompareChunks(&a, &b) == 0 })
 }

@@ -50,7 +50,8 @@ type Cursor interface {
 
 	// At returns the current series. The series, its chunk list and the bytes of its chunks are lent:
 	// they are valid until the next call of Next or Close (Series.Clone keeps them longer). Its Labels
-	// are immutable and may be kept. Consecutive series may have equal labels; nothing else repeats.
+	// are immutable and may be kept. Consecutive series may have equal labels; nothing else repeats, but
+	// that an equal chunk may come again in the name of an earlier replica (see CompareReplicas).
 	At() *Series
 
 	// Err returns what ended the cursor early, nil at a regular end.
@@ -83,6 +84,11 @@ type Description struct {
 	Blocks []BlockSet
 	// OnlyBlocks is true where all that is held is in Blocks.
 	OnlyBlocks bool
+	// Replicas is true where Chunk.Replica is told as far as it can be known. Of any other Store a fan-out asks
+	// for each advertised replica by itself.
+	Replicas bool
+	// Labelled is true where every series is known to carry one of LabelSets.
+	Labelled bool
 	// Group is true of a Store that stands for several endpoints of the same data, one of which gets a
 	// request: asked again, it may do better.
 	Group bool

@@ -194,9 +194,11 @@ type StoreInfo struct {
 	// The blocks that are served, by which another endpoint is known to hold the same.
 	BlockSets []*BlockSet `protobuf:"bytes,1001,rep,name=block_sets,json=blockSets,proto3" json:"block_sets,omitempty"`
 	// All that the store holds is in block_sets.
-	OnlyBlocks    bool `protobuf:"varint,1002,opt,name=only_blocks,json=onlyBlocks,proto3" json:"only_blocks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OnlyBlocks bool `protobuf:"varint,1002,opt,name=only_blocks,json=onlyBlocks,proto3" json:"only_blocks,omitempty"`
+	// AggrChunk.replica is told as far as it can be known.
+	ChunksNameReplicas bool `protobuf:"varint,1003,opt,name=chunks_name_replicas,json=chunksNameReplicas,proto3" json:"chunks_name_replicas,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *StoreInfo) Reset() {
@@ -281,6 +283,13 @@ func (x *StoreInfo) GetBlockSets() []*BlockSet {
 func (x *StoreInfo) GetOnlyBlocks() bool {
 	if x != nil {
 		return x.OnlyBlocks
+	}
+	return false
+}
+
+func (x *StoreInfo) GetChunksNameReplicas() bool {
+	if x != nil {
+		return x.ChunksNameReplicas
 	}
 	return false
 }
@@ -724,7 +733,7 @@ const file_infopb_info_proto_rawDesc = "" +
 	"\atargets\x18\x06 \x01(\v2\x18.thanos.info.TargetsInfoR\atargets\x128\n" +
 	"\texemplars\x18\a \x01(\v2\x1a.thanos.info.ExemplarsInfoR\texemplars\x12/\n" +
 	"\x05query\x18\b \x01(\v2\x19.thanos.info.QueryAPIInfoR\x05query\x12/\n" +
-	"\x06status\x18\t \x01(\v2\x17.thanos.info.StatusInfoR\x06status\"\xfd\x02\n" +
+	"\x06status\x18\t \x01(\v2\x17.thanos.info.StatusInfoR\x06status\"\xb0\x03\n" +
 	"\tStoreInfo\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12+\n" +
@@ -736,7 +745,8 @@ const file_infopb_info_proto_rawDesc = "" +
 	"\n" +
 	"block_sets\x18\xe9\a \x03(\v2\x15.thanos.info.BlockSetR\tblockSets\x12 \n" +
 	"\vonly_blocks\x18\xea\a \x01(\bR\n" +
-	"onlyBlocksJ\x04\b\x04\x10\x05\"g\n" +
+	"onlyBlocks\x121\n" +
+	"\x14chunks_name_replicas\x18\xeb\a \x01(\bR\x12chunksNameReplicasJ\x04\b\x04\x10\x05\"g\n" +
 	"\bBlockSet\x12)\n" +
 	"\x06labels\x18\x01 \x01(\v2\x11.thanos.ZLabelSetR\x06labels\x120\n" +
 	"\x06blocks\x18\x02 \x03(\v2\x18.thanos.info.ServedBlockR\x06blocks\"s\n" +

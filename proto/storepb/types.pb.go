@@ -305,14 +305,18 @@ func (x *Chunk) GetHash() uint64 {
 type AggrChunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The times of the first and the last sample, in ms.
-	MinTime       int64  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime       int64  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
-	Raw           *Chunk `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
-	Count         *Chunk `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
-	Sum           *Chunk `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
-	Min           *Chunk `protobuf:"bytes,6,opt,name=min,proto3" json:"min,omitempty"`
-	Max           *Chunk `protobuf:"bytes,7,opt,name=max,proto3" json:"max,omitempty"`
-	Counter       *Chunk `protobuf:"bytes,8,opt,name=counter,proto3" json:"counter,omitempty"`
+	MinTime int64  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime int64  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	Raw     *Chunk `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
+	Count   *Chunk `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
+	Sum     *Chunk `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	Min     *Chunk `protobuf:"bytes,6,opt,name=min,proto3" json:"min,omitempty"`
+	Max     *Chunk `protobuf:"bytes,7,opt,name=max,proto3" json:"max,omitempty"`
+	Counter *Chunk `protobuf:"bytes,8,opt,name=counter,proto3" json:"counter,omitempty"`
+	// Koios's own; Thanos passes over it. Of series that became equal when replica labels were removed, whose
+	// samples these are: for each removed label, by name, the name and the value, each ended by a zero byte.
+	// Empty is unknown.
+	Replica       string `protobuf:"bytes,1001,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -401,6 +405,13 @@ func (x *AggrChunk) GetCounter() *Chunk {
 		return x.Counter
 	}
 	return nil
+}
+
+func (x *AggrChunk) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
 }
 
 // Series is a series or a part of one: labels in order of name, chunks in order of min_time.
@@ -574,7 +585,7 @@ const file_storepb_types_proto_rawDesc = "" +
 	"\bEncoding\x12\a\n" +
 	"\x03XOR\x10\x00\x12\r\n" +
 	"\tHISTOGRAM\x10\x01\x12\x13\n" +
-	"\x0fFLOAT_HISTOGRAM\x10\x02\"\x93\x02\n" +
+	"\x0fFLOAT_HISTOGRAM\x10\x02\"\xae\x02\n" +
 	"\tAggrChunk\x12\x19\n" +
 	"\bmin_time\x18\x01 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x02 \x01(\x03R\amaxTime\x12\x1f\n" +
@@ -583,7 +594,8 @@ const file_storepb_types_proto_rawDesc = "" +
 	"\x03sum\x18\x05 \x01(\v2\r.thanos.ChunkR\x03sum\x12\x1f\n" +
 	"\x03min\x18\x06 \x01(\v2\r.thanos.ChunkR\x03min\x12\x1f\n" +
 	"\x03max\x18\a \x01(\v2\r.thanos.ChunkR\x03max\x12'\n" +
-	"\acounter\x18\b \x01(\v2\r.thanos.ChunkR\acounter\"Z\n" +
+	"\acounter\x18\b \x01(\v2\r.thanos.ChunkR\acounter\x12\x19\n" +
+	"\areplica\x18\xe9\a \x01(\tR\areplica\"Z\n" +
 	"\x06Series\x12%\n" +
 	"\x06labels\x18\x01 \x03(\v2\r.thanos.LabelR\x06labels\x12)\n" +
 	"\x06chunks\x18\x02 \x03(\v2\x11.thanos.AggrChunkR\x06chunks\"5\n" +
