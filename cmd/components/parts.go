@@ -10,6 +10,7 @@ import (
 	"github.com/koios-metrics/koios/pkg/objstore"
 	"github.com/koios-metrics/koios/pkg/query/api"
 	"github.com/koios-metrics/koios/pkg/serve"
+	"github.com/koios-metrics/koios/pkg/store/wire"
 
 	// Servers answer snappy to whoever asks in it.
 	_ "github.com/koios-metrics/koios/pkg/grpcsnappy"
@@ -62,6 +63,7 @@ func (p *process) addGRPC(cfg serve.GRPCConfig, requestLog *content, register ..
 		return err
 	}
 	cfg.Tracing = p.tracing
+	cfg.Options = append(cfg.Options, grpc.ForceServerCodecV2(wire.Codec{}))
 	s, err := serve.NewGRPC(cfg, p.logger, p.reg, p.probe, register...)
 	if err != nil {
 		return err

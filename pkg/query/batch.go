@@ -30,6 +30,7 @@ type batch struct {
 	scan      *scan
 	evaluator *column.Evaluator
 	seriesMax int
+	presence  int64 // see scan.presence
 
 	arena  []byte // the bytes of all chunks
 	chunks []store.Chunk
@@ -55,6 +56,7 @@ func newBatch(s *scan) *batch {
 		scan:      s,
 		evaluator: column.NewEvaluator(s.function, s.steps, s.span),
 		seriesMax: min(max(batchPointsMax/max(s.steps.N, 1), 1), batchSeriesMax),
+		presence:  s.presence(),
 	}
 }
 
@@ -256,6 +258,10 @@ func (b *batch) decodePair(se *series) bool {
 		}
 	}
 	b.buffer.Reset()
+	if span := b.presence; span > 0 && steady(&b.pair.lanes[0], r.mint, r.maxt, span) && steady(&b.pair.lanes[1], r.mint, r.maxt, span) {
+		b.samples = b.pair.lanes[0].Between(r.mint, r.maxt)
+		return true
+	}
 	lanes := b.pair.lanes // The arrays are kept; what is merged is what lies around the wanted times.
 	for l := range lanes {
 		b.pair.lanes[l] = lanes[l].Between(mint, maxt)
@@ -275,7 +281,7 @@ func (b *batch) decodeAny(se *series) error {
 	s := &b.buffer
 	for kind := b.it.Next(); kind != chunkenc.ValNone; kind = b.it.Next() {
 		if kind != chunkenc.ValFloat {
-			return errNotStreamed
+			return errHistograms
 		}
 		t, v := b.it.At()
 		if t <= last {

@@ -30,7 +30,8 @@ type Incoming struct {
 	chunks  []store.Chunk // of all series, one after the other
 	ends    []int         // where each series' chunks end
 	aggrs   []*store.Aggregates
-	aggrsN  int // how many of aggrs are in use
+	aggrsN  int            // how many of aggrs are in use
+	names   store.Interner // of replicas
 }
 
 // Series returns the series of the frame. They and the bytes of their chunks are valid until the next
@@ -52,7 +53,7 @@ func (in *Incoming) Release() {
 // decode takes a frame from gRPC, whose buffer it keeps until the next.
 func (in *Incoming) decode(data mem.BufferSlice) error {
 	in.Release()
-	in.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
+	in.buf = data.MaterializeToBuffer(frames)
 	return in.Decode(in.buf.ReadOnlyData())
 }
 
@@ -238,6 +239,8 @@ func (in *Incoming) decodeChunk(b []byte) (store.Chunk, error) {
 			if err := decodePayload(v, payload(&c, int(num-3))); err != nil {
 				return c, err
 			}
+		case num == fieldReplica && typ == protowire.BytesType:
+			c.Replica = in.names.String(v)
 		}
 	}
 	if c.MinTime > c.MaxTime {
