@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/thanos-io/promql-engine/engine"
+	"github.com/thanos-io/promql-engine/execution/parse"
 	"github.com/thanos-io/promql-engine/logicalplan"
 
 	"github.com/koios-metrics/koios/pkg/logging"
@@ -27,7 +29,9 @@ type engines struct {
 	standard string
 	fallback bool
 	stream   bool
-	active   *promql.ActiveQueryTracker
+	// functions are those that can be parsed.
+	functions map[string]*parser.Function
+	active    *promql.ActiveQueryTracker
 }
 
 func newEngines(cfg Config, logger log.Logger, reg prometheus.Registerer) (*engines, error) {
@@ -61,13 +65,19 @@ func newEngines(cfg Config, logger log.Logger, reg prometheus.Registerer) (*engi
 	if prom.MaxSamples == 0 {
 		prom.MaxSamples = math.MaxInt32 // That engine takes 0 for none allowed.
 	}
+	functions := parser.Functions
+	if cfg.EnableXFunctions {
+		functions = maps.Clone(functions)
+		maps.Copy(functions, parse.XFunctions)
+	}
 	return &engines{
-		prom:     promql.NewEngine(prom),
-		thanos:   engine.New(engine.Opts{EngineOpts: thanos, EnableXFunctions: cfg.EnableXFunctions, EnableAnalysis: true}),
-		standard: cfg.Engine,
-		fallback: !cfg.DisableFallback,
-		stream:   !cfg.DisableStreaming,
-		active:   active,
+		functions: functions,
+		prom:      promql.NewEngine(prom),
+		thanos:    engine.New(engine.Opts{EngineOpts: thanos, EnableXFunctions: cfg.EnableXFunctions, EnableAnalysis: true}),
+		standard:  cfg.Engine,
+		fallback:  !cfg.DisableFallback,
+		stream:    !cfg.DisableStreaming,
+		active:    active,
 	}, nil
 }
 
@@ -102,35 +112,73 @@ func (e *engines) named(name string) string {
 	return name
 }
 
-// prepare parses a query and makes it ready to run. It returns the name of the engine that will run it.
-func (e *engines) prepare(ctx context.Context, q *Queryable, req *Request, lookback time.Duration) (promql.Query, string, error) {
-	name := e.named(req.Engine)
+// evaluation is a query that is ready to run.
+type evaluation struct {
+	query     promql.Query
+	queryable *Queryable
+	engine    string
+	// why says why the engine is not the one that was asked for, nil if it is.
+	why *route
+}
+
+func (e *evaluation) close() {
+	e.query.Close()
+	e.queryable.close()
+}
+
+// choose names the engine that shall evaluate a request.
+func (e *engines) choose(req *Request, notes *selectorNotes) (name string, why *route, err error) {
+	name = e.named(req.Engine)
 	if err := validateEngine(name); err != nil {
-		return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
+		return "", nil, &store.Error{Kind: store.KindBadRequest, Err: err}
 	}
-	if name == EngineThanos && (req.Stats || req.PerStepStats || req.Analyze) && e.fallback && hasSubquery(req.Expr) {
-		// Operators below a subquery may run on for a moment when the answer is there, and count while
-		// the counts are read.
+	if name == EnginePrometheus || !e.fallback {
+		return name, nil, nil
+	}
+	expr, err := e.parse(req.Expr)
+	if err != nil {
+		return name, nil, nil //nolint:nilerr // The engine says it better.
+	}
+	if (req.Stats || req.PerStepStats || req.Analyze) && contains(expr, isSubquery) {
+		why = &routeSubqueryStats
+	} else {
+		why = e.routed(expr, notes)
+	}
+	if why != nil {
 		name = EnginePrometheus
 	}
-	query, err := e.prepareOn(ctx, name, q, req, lookback)
+	return name, why, nil
+}
+
+// prepare parses a query and makes it ready to run.
+func (e *engines) prepare(ctx context.Context, q *Queryable, req *Request, lookback time.Duration) (*evaluation, error) {
+	name, why, err := e.choose(req, &q.q.histograms)
+	if err != nil {
+		return nil, err
+	}
+	return e.prepareOn(ctx, name, why, q, req, lookback)
+}
+
+// prepareOn does the same with an engine that was chosen.
+func (e *engines) prepareOn(ctx context.Context, name string, why *route, q *Queryable, req *Request, lookback time.Duration) (*evaluation, error) {
+	query, err := e.query(ctx, name, q, req, lookback)
 	if err != nil && name == EngineThanos && engine.IsUnimplemented(err) {
 		if !e.fallback {
-			return nil, "", store.Errorf(store.KindBadRequest, "evaluate with engine %s (fallback to %s is disabled): %w", EngineThanos, EnginePrometheus, err)
+			return nil, store.Errorf(store.KindBadRequest, "evaluate with engine %s (fallback to %s is disabled): %w", EngineThanos, EnginePrometheus, err)
 		}
-		name = EnginePrometheus
-		query, err = e.prepareOn(ctx, name, q, req, lookback)
+		name, why = EnginePrometheus, &routeUnsupported
+		query, err = e.query(ctx, name, q, req, lookback)
 	}
 	switch {
 	case err == nil:
-		return query, name, nil
+		return &evaluation{query: query, queryable: q, engine: name, why: why}, nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return nil, "", err
+		return nil, err
 	}
-	return nil, "", &store.Error{Kind: store.KindBadRequest, Err: err}
+	return nil, &store.Error{Kind: store.KindBadRequest, Err: err}
 }
 
-func (e *engines) prepareOn(ctx context.Context, name string, q *Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
+func (e *engines) query(ctx context.Context, name string, q *Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
 	if name == EnginePrometheus {
 		opts := promql.NewPrometheusQueryOpts(req.PerStepStats, lookback)
 		if req.Step == 0 {
@@ -138,9 +186,15 @@ func (e *engines) prepareOn(ctx context.Context, name string, q *Queryable, req 
 		}
 		return e.prom.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
 	}
-	opts := &engine.QueryOpts{LookbackDeltaParam: lookback, EnablePerStepStatsParam: req.PerStepStats}
+	q.floatsOnly = e.fallback
+	optimizers := []logicalplan.Optimizer{dotall{}}
 	if e.stream && !q.unstreamed {
-		opts.LogicalOptimizers = append([]logicalplan.Optimizer{streaming{q}}, logicalplan.DefaultOptimizers...)
+		optimizers = append(optimizers, streaming{q})
+	}
+	opts := &engine.QueryOpts{
+		LookbackDeltaParam:      lookback,
+		EnablePerStepStatsParam: req.PerStepStats,
+		LogicalOptimizers:       append(optimizers, logicalplan.DefaultOptimizers...),
 	}
 	if req.Step == 0 {
 		return e.thanos.MakeInstantQuery(ctx, q, opts, req.Expr, req.Start)
@@ -148,17 +202,14 @@ func (e *engines) prepareOn(ctx context.Context, name string, q *Queryable, req 
 	return e.thanos.MakeRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
 }
 
-// hasSubquery tells whether an expression has a subquery. One that can't be parsed has none.
-func hasSubquery(s string) bool {
-	expr, err := parser.ParseExpr(s)
-	if err != nil {
-		return false
-	}
-	found := false
-	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-		_, ok := n.(*parser.SubqueryExpr)
-		found = found || ok
-		return nil
-	})
-	return found
+// parse parses an expression with the functions that the configuration offers.
+func (e *engines) parse(expr string) (parser.Expr, error) {
+	p := parser.NewParser(expr, parser.WithFunctions(e.functions))
+	defer p.Close()
+	return p.ParseExpr()
+}
+
+func isSubquery(n parser.Node) bool {
+	_, ok := n.(*parser.SubqueryExpr)
+	return ok
 }

@@ -3,13 +3,11 @@ package query
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/thanos-io/promql-engine/engine"
-	"github.com/thanos-io/promql-engine/execution/parse"
 
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -55,17 +53,21 @@ func analysisOf(n *engine.AnalyzeOutputNode) Analysis {
 // Plan is the tree of operators that would evaluate a query.
 type Plan = engine.ExplainOutputNode
 
-// Explain tells how EngineThanos would evaluate a query, without doing it.
+// Explain tells how a query would be evaluated, without doing it. What EnginePrometheus evaluates because
+// EngineThanos is known to be wrong about it is a single operator that says so.
 func (q *Querier) Explain(ctx context.Context, req Request) (*Plan, error) {
 	if name := q.engines.named(req.Engine); name != EngineThanos {
 		return nil, store.Errorf(store.KindBadRequest, "explain with engine %s: only engine %s can", name, EngineThanos)
 	}
-	query, _, err := q.engines.prepare(ctx, q.Queryable(req.Options), &req, q.lookback(&req))
+	ev, err := q.engines.prepare(ctx, q.Queryable(req.Options), &req, q.lookback(&req))
 	if err != nil {
 		return nil, err
 	}
-	defer query.Close()
-	e, ok := query.(engine.ExplainableQuery)
+	defer ev.close()
+	if ev.why != nil {
+		return &Plan{OperatorName: fmt.Sprintf("[%s] %s", ev.engine, ev.why)}, nil
+	}
+	e, ok := ev.query.(engine.ExplainableQuery)
 	if !ok {
 		return nil, store.Errorf(store.KindBadRequest, "explain: engine %s does not evaluate this query", EngineThanos)
 	}
@@ -73,13 +75,4 @@ func (q *Querier) Explain(ctx context.Context, req Request) (*Plan, error) {
 }
 
 // Parse parses a PromQL expression with the functions that the configuration offers.
-func (q *Querier) Parse(expr string) (parser.Expr, error) {
-	functions := parser.Functions
-	if q.cfg.EnableXFunctions {
-		functions = maps.Clone(functions)
-		maps.Copy(functions, parse.XFunctions)
-	}
-	p := parser.NewParser(expr, parser.WithFunctions(functions))
-	defer p.Close()
-	return p.ParseExpr()
-}
+func (q *Querier) Parse(expr string) (parser.Expr, error) { return q.engines.parse(expr) }

@@ -27,7 +27,8 @@ type Querier struct {
 	selects    *gate.Gate // never entered itself: its twins bound the selects of one request each
 	chunkBytes *store.Budget
 	metrics    *metrics
-	histograms histogramNotes
+	histograms selectorNotes // have native histograms
+	unstreamed selectorNotes // can't be streamed for another reason
 }
 
 // New makes a Querier. The caller closes it.
@@ -89,14 +90,12 @@ type Result struct {
 	Analysis    *Analysis
 	AnalysisErr error
 
-	query     promql.Query
-	queryable *Queryable
+	evaluation *evaluation
 }
 
 // Close gives the memory of the value back; the value must not be used afterwards.
 func (r *Result) Close() {
-	r.query.Close()
-	r.queryable.close()
+	r.evaluation.close()
 }
 
 // Exec evaluates a query. What is wrong with the request itself is an error of store.KindBadRequest; all
@@ -105,62 +104,79 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, q.cfg.Timeout, promql.ErrQueryTimeout(fmt.Sprintf("query execution: it took longer than %s", q.cfg.Timeout)))
 	defer cancel()
 
-	queryable := q.Queryable(req.Options)
-	query, engine, err := q.engines.prepare(ctx, queryable, &req, q.lookback(&req))
+	ev, err := q.engines.prepare(ctx, q.Queryable(req.Options), &req, q.lookback(&req))
 	if err != nil {
 		return nil, err
-	}
-	if engine != q.engines.named(req.Engine) {
-		q.metrics.fallbacks.Inc()
 	}
 	timers := stats.NewQueryTimers()
 	queue := timers.GetTimer(stats.ExecQueueTime).Start()
 	err = q.queries.Start(ctx)
 	queue.Stop()
 	if err != nil {
-		query.Close()
+		ev.close()
 		// Not wrapped: whoever retries a timeout would only make the queue longer.
 		return nil, fmt.Errorf("too many queries at once, no more than %d are evaluated: %v", q.cfg.MaxConcurrent, err) //nolint:errorlint // as said
 	}
 	defer q.queries.Done()
 	total, eval := timers.GetTimer(stats.ExecTotalTime).Start(), timers.GetTimer(stats.EvalTotalTime).Start()
-	res := query.Exec(ctx)
-	if errors.Is(res.Err, errNotStreamed) {
-		query.Close()
-		queryable.close()
-		queryable = q.Queryable(req.Options)
-		queryable.unstreamed = true
-		if query, engine, err = q.engines.prepare(ctx, queryable, &req, q.lookback(&req)); err != nil {
-			return nil, err
-		}
-		res = query.Exec(ctx)
-	}
+	res, ev, err := q.run(ctx, ev, &req)
 	eval.Stop()
 	total.Stop()
-	if res.Err != nil {
-		query.Close()
-		queryable.close()
-		return nil, res.Err
+	if err != nil {
+		return nil, err
+	}
+	if ev.why != nil {
+		q.metrics.fallbacks.WithLabelValues(ev.why.name).Inc()
 	}
 	r := &Result{
 		Value:       res.Value,
 		Annotations: res.Warnings,
-		Engine:      engine,
-		Fetched:     queryable.Fetched(),
-		query:       query,
-		queryable:   queryable,
+		Engine:      ev.engine,
+		Fetched:     ev.queryable.Fetched(),
+		evaluation:  ev,
 	}
 	if req.Stats || req.PerStepStats {
-		r.Stats = query.Stats()
-		if engine == EngineThanos { // It has no timers, and an analysis changes what its counts share.
+		r.Stats = ev.query.Stats()
+		if ev.engine == EngineThanos { // It has no timers, and an analysis changes what its counts share.
 			r.Stats.Timers = timers
 			r.Stats.Samples.TotalSamplesPerStep = slices.Clone(r.Stats.Samples.TotalSamplesPerStep)
 		}
 	}
 	if req.Analyze {
-		r.Analysis, r.AnalysisErr = analyze(query, engine)
+		r.Analysis, r.AnalysisErr = analyze(ev.query, ev.engine)
 	}
 	return r, nil
+}
+
+// run evaluates a query, in another way if the first turns out to be unfit for the data. It closes every
+// evaluation but the one that it returns, which has succeeded.
+func (q *Querier) run(ctx context.Context, ev *evaluation, req *Request) (*promql.Result, *evaluation, error) {
+	for {
+		res := ev.query.Exec(ctx)
+		name, why, unstreamed := EnginePrometheus, (*route)(nil), false
+		if ev.engine == EngineThanos {
+			if q.engines.fallback {
+				why = doubted(ctx, res)
+			}
+			if why == nil && !ev.queryable.unstreamed && (errors.Is(res.Err, errNotStreamed) || errors.Is(res.Err, errHistograms)) {
+				name, unstreamed = EngineThanos, true
+			}
+		}
+		if why == nil && !unstreamed {
+			if res.Err != nil {
+				ev.close()
+				return nil, nil, res.Err
+			}
+			return res, ev, nil
+		}
+		ev.close()
+		queryable := q.Queryable(req.Options)
+		queryable.unstreamed = unstreamed
+		var err error
+		if ev, err = q.engines.prepareOn(ctx, name, why, queryable, req, q.lookback(req)); err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 func (q *Querier) lookback(req *Request) time.Duration {

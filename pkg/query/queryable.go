@@ -22,6 +22,7 @@ type Queryable struct {
 	fetched counts
 
 	unstreamed bool         // nothing is to be streamed
+	floatsOnly bool         // native histograms end the query with errHistograms
 	held       atomic.Int64 // bytes of the budget that scans hold
 }
 

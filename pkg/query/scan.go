@@ -24,8 +24,8 @@ import (
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-// errNotStreamed ends a scan over data that only the engine's own operators evaluate: native histograms, and
-// series that differ in metadata labels.
+// errNotStreamed ends a scan over data that only the engine's own operators evaluate: series that differ in
+// metadata labels. See also errHistograms.
 var errNotStreamed = errors.New("the data can't be streamed")
 
 // scan drains one cursor into groups. Several workers take turns: each reads a batch of series from the
@@ -70,7 +70,7 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 	defer func() {
 		outcome := scanDone
 		switch {
-		case errors.Is(err, errNotStreamed):
+		case errors.Is(err, errNotStreamed), errors.Is(err, errHistograms):
 			outcome = scanUnfit
 		case err != nil:
 			outcome = scanFailed
@@ -109,8 +109,12 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 		warnings.AddToContext(w, ctx)
 	}
 	err = errors.Join(s.err, s.cursor.Close())
-	if errors.Is(err, errNotStreamed) {
+	if errors.Is(err, errHistograms) {
 		s.q.q.histograms.add(s.matchers)
+		return nil, nil, errHistograms
+	}
+	if errors.Is(err, errNotStreamed) {
+		s.q.q.unstreamed.add(s.matchers)
 		return nil, nil, errNotStreamed
 	}
 	if err == nil {

@@ -48,6 +48,11 @@ func (s *seriesSet) fetch(ctx context.Context, q *querier, req *store.SeriesRequ
 	}
 	defer func() { s.err = errors.Join(s.err, cur.Close()) }()
 	for cur.Next() {
+		if q.floatsOnly && hasHistograms(cur.At()) {
+			q.q.histograms.add(req.Matchers)
+			s.err = errHistograms
+			return
+		}
 		if s.err = q.reserve(cur.At().Size()); s.err != nil {
 			s.err = fmt.Errorf("keep the series of %v: %w", req.Matchers, s.err)
 			return
