@@ -33,5 +33,5 @@ func (pending) LabelValues(context.Context, *store.LabelValuesRequest) ([]string
 
 // Describe implements store.Store: it may hold anything.
 func (pending) Describe() store.Description {
-	return store.Description{MinTime: math.MinInt64, MaxTime: math.MaxInt64, Name: bucketName, Local: true}
+	return store.Description{MinTime: math.MinInt64, MaxTime: math.MaxInt64, Name: bucketName, Local: true, Replicas: true}
 }

@@ -34,7 +34,7 @@ type tier struct {
 }
 
 func newBlockSet(blocks map[ulid.ULID]*loaded, name string) *blockSet {
-	s := &blockSet{byID: blocks, desc: store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: name, OnlyBlocks: true}}
+	s := &blockSet{byID: blocks, desc: store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: name, OnlyBlocks: true, Replicas: true}}
 	groups := map[string]*blockGroup{}
 	for _, b := range blocks {
 		key := b.labels.String()

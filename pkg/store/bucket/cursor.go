@@ -257,7 +257,7 @@ func (c *cursor) addSeries(content []byte) error {
 		return err
 	}
 	// The labels, the series itself, and for each chunk the chunk, its reference and what is noted while it is read.
-	if err := c.batchMem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*(64+8+40)); err != nil {
+	if err := c.batchMem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*(80+8+40)); err != nil {
 		return err
 	}
 	c.series = append(c.series, batchSeries{labels: ls, from: from, to: len(c.chunks)})

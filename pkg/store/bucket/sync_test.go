@@ -84,7 +84,7 @@ func TestSync(t *testing.T) {
 	want := store.Description{
 		LabelSets: []labels.Labels{ls("r", "b")}, MinTime: 0, MaxTime: 4000, Name: "bucket",
 		TSDBs:  []store.TSDB{{Labels: ls("r", "b"), MinTime: 0, MaxTime: 4000}},
-		Blocks: []store.BlockSet{{Labels: ls("r", "b"), Blocks: []store.Block{{ID: testID(3), MinTime: 0, MaxTime: 3999}}}}, OnlyBlocks: true,
+		Blocks: []store.BlockSet{{Labels: ls("r", "b"), Blocks: []store.Block{{ID: testID(3), MinTime: 0, MaxTime: 3999}}}}, OnlyBlocks: true, Replicas: true,
 	}
 	if diff := cmp.Diff(want, d, cmp.Comparer(labels.Equal)); diff != "" {
 		t.Errorf("description (-want +got):\n%s", diff)

@@ -104,7 +104,7 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 // data of unknown labels, the union says so by a set of just the selector labels, or by no sets at all,
 // for whoever asks by labels would miss it otherwise.
 func (s *Store) Describe() store.Description {
-	d := store.Description{Name: s.cfg.Name, Local: true, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
+	d := store.Description{Name: s.cfg.Name, Local: true, Replicas: true, MinTime: math.MaxInt64, MaxTime: math.MinInt64}
 	all := s.stores()
 	unknown := len(all) == 0
 	blocks := blockUnion{only: len(all) > 0}

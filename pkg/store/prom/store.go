@@ -78,7 +78,7 @@ func New(client *promapi.Client, external func() labels.Labels, timeRange func()
 
 // Describe implements store.Store.
 func (s *Store) Describe() store.Description {
-	d := store.Description{Name: s.cfg.Name, Local: true}
+	d := store.Description{Name: s.cfg.Name, Local: true, Replicas: true}
 	d.MinTime, d.MaxTime = s.timeRange()
 	if ext := s.external(); !ext.IsEmpty() {
 		d.LabelSets = []labels.Labels{ext}

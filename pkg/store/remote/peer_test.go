@@ -492,12 +492,12 @@ func TestDescribe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	compare(store.Description{Name: "peer", MinTime: math.MinInt64, MaxTime: math.MaxInt64})
+	compare(store.Description{Name: "peer", MinTime: math.MinInt64, MaxTime: math.MaxInt64, Replicas: true})
 
 	a, b := &labelpb.ZLabelSet{Labels: message("a", "1").Labels}, &labelpb.ZLabelSet{Labels: message("b", "1", "a", "2", "c", "").Labels}
 	set(&infopb.InfoResponse{LabelSets: []*labelpb.ZLabelSet{b, a, a}, Store: &infopb.StoreInfo{MinTime: 1, MaxTime: 2, TsdbInfos: []*infopb.TSDBInfo{{Labels: b, MinTime: 1, MaxTime: 2}}}})
 	want := store.Description{
-		Name: "peer", MinTime: 1, MaxTime: 2,
+		Name: "peer", MinTime: 1, MaxTime: 2, Replicas: true,
 		LabelSets: []labels.Labels{labels.FromStrings("a", "1"), labels.FromStrings("a", "2", "b", "1")},
 		TSDBs:     []store.TSDB{{Labels: labels.FromStrings("a", "2", "b", "1"), MinTime: 1, MaxTime: 2}},
 	}
@@ -512,5 +512,18 @@ func TestDescribe(t *testing.T) {
 	}
 
 	set(&infopb.InfoResponse{})
-	compare(store.Description{Name: "peer", MinTime: math.MaxInt64, MaxTime: math.MinInt64})
+	compare(store.Description{Name: "peer", MinTime: math.MaxInt64, MaxTime: math.MinInt64, Replicas: true})
+
+	// One that removes replica labels itself knows whose samples they are, and may not tell.
+	set(&infopb.InfoResponse{Store: &infopb.StoreInfo{SupportsWithoutReplicaLabels: true}})
+	compare(store.Description{Name: "peer"})
+	set(&infopb.InfoResponse{Store: &infopb.StoreInfo{SupportsWithoutReplicaLabels: true, ChunksNameReplicas: true}})
+	compare(store.Description{Name: "peer", Replicas: true})
+	// A querier passes on what others advertise, which not all do; other components put it on every series.
+	for component, labelled := range map[string]bool{"sidecar": true, "store": true, "receive": true, "rule": true, "query": false, "": false} {
+		set(&infopb.InfoResponse{ComponentType: component, LabelSets: []*labelpb.ZLabelSet{a}, Store: &infopb.StoreInfo{SupportsWithoutReplicaLabels: true}})
+		compare(store.Description{Name: "peer", LabelSets: []labels.Labels{labels.FromStrings("a", "1")}, Labelled: labelled})
+	}
+	set(&infopb.InfoResponse{ComponentType: "rule", Store: &infopb.StoreInfo{SupportsWithoutReplicaLabels: true}})
+	compare(store.Description{Name: "peer"})
 }

@@ -147,7 +147,7 @@ func TestBlocksTravel(t *testing.T) {
 		},
 	}
 	want := d
-	want.Name = "peer"
+	want.Name, want.Labelled = "peer", len(want.LabelSets) > 0
 	want.Blocks = []store.BlockSet{
 		{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(2), MinTime: 100, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}}},
 		{Labels: labels.FromStrings("r", "b"), Blocks: []store.Block{{ID: id(4), MinTime: 150, MaxTime: 299}}},

@@ -47,7 +47,7 @@ func (s *sorted) fill() {
 	for s.in.Next() {
 		// The size of what was lent is that of a copy, so it can be refused before it is made.
 		lent := s.in.At()
-		lent.Labels = store.Without(lent.Labels, s.in.without)
+		s.takeOff(lent)
 		n := lent.Size()
 		if s.err = s.budget.Reserve(n); s.err != nil {
 			s.series = nil
@@ -59,6 +59,18 @@ func (s *sorted) fill() {
 	}
 	s.err = s.in.Err() // handed out after what came before it
 	slices.SortStableFunc(s.series, func(a, b *store.Series) int { return labels.Compare(a.Labels, b.Labels) })
+}
+
+// takeOff removes the replica labels of a series and names its chunks after them.
+func (s *sorted) takeOff(se *store.Series) {
+	replica := store.ReplicaOf(se.Labels, s.in.without)
+	if replica == "" {
+		return
+	}
+	se.Labels = store.Without(se.Labels, s.in.without)
+	for i := range se.Chunks {
+		se.Chunks[i].Replica = store.JoinReplicas(se.Chunks[i].Replica, replica)
+	}
 }
 
 func (s *sorted) At() *store.Series        { return s.series[s.at] }

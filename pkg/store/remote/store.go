@@ -60,7 +60,7 @@ func New(cc grpc.ClientConnInterface, config Config) *Store {
 		config.Logger = log.NewNopLogger()
 	}
 	s := &Store{cc: cc, client: storepb.NewStoreClient(cc), config: config}
-	s.peer.Store(&peer{description: store.Description{Name: config.Name, Group: config.Group, MinTime: math.MinInt64, MaxTime: math.MaxInt64}})
+	s.peer.Store(&peer{description: store.Description{Name: config.Name, Group: config.Group, MinTime: math.MinInt64, MaxTime: math.MaxInt64, Replicas: true}})
 	return s
 }
 
@@ -208,6 +208,10 @@ type peer struct {
 	sharding, withoutReplicaLabels bool
 }
 
+// leaves are the components that put one of the label sets that they advertise on every series. A querier
+// only passes on what others advertise, which some of them may not do at all.
+var leaves = []string{"sidecar", "store", "receive", "rule"}
+
 // external tells whether a label is an external one of everything the peer holds.
 func (p *peer) external(name string) bool {
 	sets := p.description.LabelSets
@@ -236,6 +240,9 @@ func readInfo(name string, info *infopb.InfoResponse) (*peer, error) {
 		}
 		p.description.TSDBs = append(p.description.TSDBs, store.TSDB{Labels: ls, MinTime: t.GetMinTime(), MaxTime: t.GetMaxTime()})
 	}
+	// What sorted removes it names.
+	p.description.Replicas = st.GetChunksNameReplicas() || !p.withoutReplicaLabels
+	p.description.Labelled = len(p.description.LabelSets) > 0 && slices.Contains(leaves, info.GetComponentType())
 	p.description.OnlyBlocks = st.GetOnlyBlocks()
 	for _, set := range st.GetBlockSets() {
 		blocks, err := readBlocks(set)

@@ -65,7 +65,7 @@ func InfoOf(component string, d store.Description) *infopb.InfoResponse {
 		}
 		r.Store.TsdbInfos = append(r.Store.TsdbInfos, &infopb.TSDBInfo{Labels: wire.EncodeLabelSet(t.Labels), MinTime: t.MinTime, MaxTime: t.MaxTime})
 	}
-	r.Store.OnlyBlocks = d.OnlyBlocks
+	r.Store.OnlyBlocks, r.Store.ChunksNameReplicas = d.OnlyBlocks, d.Replicas
 	for _, set := range d.Blocks {
 		r.Store.BlockSets = append(r.Store.BlockSets, blockSet(set, d.MinTime, d.MaxTime))
 	}

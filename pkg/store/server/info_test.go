@@ -29,14 +29,14 @@ func set(ss ...string) *labelpb.ZLabelSet {
 func TestInfoOf(t *testing.T) {
 	a, b := labels.FromStrings("cluster", "a"), labels.FromStrings("cluster", "b", "replica", "1")
 	d := store.Description{
-		LabelSets: []labels.Labels{b, a}, MinTime: 5, MaxTime: math.MaxInt64, Name: "n",
+		LabelSets: []labels.Labels{b, a}, MinTime: 5, MaxTime: math.MaxInt64, Name: "n", Replicas: true,
 		TSDBs: []store.TSDB{{Labels: b, MinTime: 5, MaxTime: 6}, {Labels: a, MinTime: 7, MaxTime: 8}, {MinTime: 1, MaxTime: 2}, {Labels: b, MinTime: 10, MaxTime: 11}},
 	}
 	want := &infopb.InfoResponse{
 		ComponentType: "sidecar",
 		LabelSets:     []*labelpb.ZLabelSet{set("cluster", "a"), set("cluster", "b", "replica", "1")},
 		Store: &infopb.StoreInfo{
-			MinTime: 5, MaxTime: math.MaxInt64, SupportsSharding: true, SupportsWithoutReplicaLabels: true,
+			MinTime: 5, MaxTime: math.MaxInt64, SupportsSharding: true, SupportsWithoutReplicaLabels: true, ChunksNameReplicas: true,
 			TsdbInfos: []*infopb.TSDBInfo{
 				{Labels: set("cluster", "a"), MinTime: 7, MaxTime: 8},
 				{Labels: set("cluster", "b", "replica", "1"), MinTime: 5, MaxTime: 6},

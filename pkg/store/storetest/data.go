@@ -3,7 +3,7 @@
 // Memory is the plainest Store there is: it answers from a list, and the suite compares every other Store
 // with it. Run opens the Store under test over the suite's data and asks it everything that the interface
 // promises: matchers of every kind, the order of labels around external and replica labels, time ranges,
-// chunks, limits, shards, and the label calls.
+// chunks and the replicas that they name, limits, shards, and the label calls.
 package storetest
 
 import (
@@ -116,6 +116,10 @@ func Common() Data {
 // Orders are data whose final order differs from the stored one.
 func Orders() map[string]Data {
 	s := func(ls ...string) Input { return in(Floats(2, 0), ls...) }
+	// Replicas hold samples of their own: equal chunks of two would become one.
+	of := func(replica string, ls ...string) Input {
+		return in(Floats(2, float64(10*len(ls))+float64(replica[0])), append(ls, "replica", replica)...)
+	}
 	ext := labels.FromStrings
 	nested := []Input{
 		s("__name__", "m"), s("__name__", "m", "a", "1"), s("__name__", "m", "a", "1", "b", "1"), s("__name__", "m", "a", "1", "b", "1", "z", "1"),
@@ -131,8 +135,10 @@ func Orders() map[string]Data {
 		"external label that is stored too": sorted(ext("r", "x"),
 			s("__name__", "m", "r", "1"), s("__name__", "m", "r", "1", "z", "1"), s("__name__", "m", "r", "2"), s("__name__", "n", "a", "1"), s("__name__", "n", "a", "1", "r", "0")),
 		"replica label on some series": sorted(ext("cluster", "eu"),
-			s("__name__", "m"), s("__name__", "m", "b", "1"), s("__name__", "m", "replica", "1"), s("__name__", "m", "replica", "2"),
-			s("__name__", "m", "b", "1", "replica", "1"), s("__name__", "m", "replica", "1", "z", "1"), s("__name__", "n", "replica", "1", "z", "1"), s("__name__", "n", "z", "1")),
+			s("__name__", "m"), s("__name__", "m", "b", "1"), of("1", "__name__", "m"), of("2", "__name__", "m"),
+			of("1", "__name__", "m", "b", "1"), of("1", "__name__", "m", "z", "1"), of("1", "__name__", "n", "z", "1"), s("__name__", "n", "z", "1")),
+		"replica label inside and outside": sorted(ext("cluster", "eu", "m", "x", "replica", "a"),
+			s("__name__", "m"), of("1", "__name__", "m"), of("2", "__name__", "m", "r", "1"), in(Floats(2, 7), "__name__", "m", "m", "1"), in(Floats(2, 3), "__name__", "m", "zzz", "1")),
 	}
 }
 

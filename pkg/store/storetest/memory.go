@@ -19,7 +19,7 @@ type Memory struct {
 
 // New makes a Store of data.
 func New(data Data) *Memory {
-	d := store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: "memory", Local: true}
+	d := store.Description{MinTime: math.MaxInt64, MaxTime: math.MinInt64, Name: "memory", Local: true, Replicas: true}
 	for _, s := range data.Series {
 		for _, smp := range s.Samples {
 			d.MinTime, d.MaxTime = min(d.MinTime, smp.T), max(d.MaxTime, smp.T)
@@ -46,7 +46,8 @@ func (m *Memory) Series(ctx context.Context, req *store.SeriesRequest) (store.Cu
 	}
 	var found []*store.Series
 	for _, s := range m.matching(rest, req.MinTime, req.MaxTime) {
-		final := store.Without(m.final(s.Labels), req.WithoutReplicaLabels)
+		whole := m.final(s.Labels)
+		final := store.Without(whole, req.WithoutReplicaLabels)
 		if !req.Shard.Selects(final) {
 			continue
 		}
@@ -54,6 +55,7 @@ func (m *Memory) Series(ctx context.Context, req *store.SeriesRequest) (store.Cu
 		if !req.SkipChunks {
 			for _, c := range encode(s.Samples) {
 				if store.Overlaps(c.MinTime, c.MaxTime, req.MinTime, req.MaxTime) {
+					c.Replica = store.ReplicaOf(whole, req.WithoutReplicaLabels)
 					out.Chunks = append(out.Chunks, c)
 				}
 			}

@@ -45,6 +45,7 @@ func RunWith(t *testing.T, open Open, opt Options) {
 	t.Run("label calls", func(t *testing.T) { labelCalls(t, open(t, common), New(common)) })
 	t.Run("cursor", func(t *testing.T) { cursor(t, open(t, common)) })
 	t.Run("request", func(t *testing.T) { unchanged(t, open(t, common)) })
+	t.Run("replicas", func(t *testing.T) { replicas(t, open(t, common)) })
 	t.Run("in parallel", func(t *testing.T) { parallel(t, open(t, common), New(common)) })
 	for name, data := range Orders() {
 		t.Run("order/"+name, func(t *testing.T) { order(t, open(t, data), New(data)) })
@@ -278,6 +279,31 @@ func unchanged(t *testing.T, st store.Store) {
 	}
 }
 
+// replicas looks at the replicas that chunks name: none where nothing is removed, and otherwise the removed labels
+// in one order, whatever the order they are asked for in. The cases of order have replica labels that are stored.
+func replicas(t *testing.T, st store.Store) {
+	for _, c := range []struct {
+		without []string
+		want    string
+	}{
+		{nil, ""},
+		{[]string{"nothing"}, ""},
+		{[]string{"replica"}, "replica\x00a\x00"},
+		{[]string{"replica", "cluster", "nothing"}, "cluster\x00eu\x00replica\x00a\x00"},
+		{[]string{"cluster", "replica"}, "cluster\x00eu\x00replica\x00a\x00"},
+	} {
+		req := everything()
+		req.WithoutReplicaLabels = c.without
+		for _, s := range drain(t, st, req) {
+			for i := range s.Chunks {
+				if got := s.Chunks[i].Replica; got != c.want {
+					t.Errorf("without %v: a chunk of %s names replica %q, want %q", c.without, s.Labels, got, c.want)
+				}
+			}
+		}
+	}
+}
+
 func parallel(t *testing.T, got, want store.Store) {
 	var wg sync.WaitGroup
 	for range 8 {
@@ -297,7 +323,8 @@ func order(t *testing.T, got, want store.Store) {
 	same(t, "regexp on a label", got, want, request(m(labels.MatchRegexp, "a", "1|2|"), m(labels.MatchRegexp, "__name__", "m|n")))
 }
 
-// same asks both Stores and compares labels in order, and the samples within the range.
+// same asks both Stores and compares labels in order, and the samples within the range with the replicas that
+// their chunks name.
 func same(t testing.TB, what string, got, want store.Store, req *store.SeriesRequest) {
 	t.Helper()
 	g, w := joined(t, what, drain(t, got, req), req), joined(t, what, drain(t, want, req), req)
@@ -348,7 +375,7 @@ func joined(t testing.TB, what string, all []*store.Series, req *store.SeriesReq
 		for j := range s.Chunks {
 			for _, smp := range decode(t, s.Labels, &s.Chunks[j]) {
 				if smp.T >= req.MinTime && smp.T <= req.MaxTime {
-					a.samples = append(a.samples, smp.String())
+					a.samples = append(a.samples, smp.String()+ofReplica(s.Chunks[j].Replica))
 				}
 			}
 		}
@@ -361,6 +388,14 @@ func joined(t testing.TB, what string, all []*store.Series, req *store.SeriesReq
 		out = slices.DeleteFunc(out, func(a answer) bool { return len(a.samples) == 0 })
 	}
 	return out
+}
+
+// ofReplica spells out the replica that a chunk names.
+func ofReplica(replica string) string {
+	if replica == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in replica %q", replica)
 }
 
 func names(as []answer) []string {

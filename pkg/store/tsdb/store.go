@@ -50,7 +50,7 @@ func New(db DB, external labels.Labels, cfg Config) *Store {
 
 // Describe implements store.Store. The end is open, as samples are appended all the time.
 func (s *Store) Describe() store.Description {
-	d := store.Description{MinTime: s.startTime(), MaxTime: math.MaxInt64, Name: s.cfg.Name, Local: true}
+	d := store.Description{MinTime: s.startTime(), MaxTime: math.MaxInt64, Name: s.cfg.Name, Local: true, Replicas: true}
 	if !s.external.IsEmpty() {
 		d.LabelSets = []labels.Labels{s.external}
 		d.TSDBs = []store.TSDB{{Labels: s.external, MinTime: d.MinTime, MaxTime: d.MaxTime}}

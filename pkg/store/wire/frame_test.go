@@ -29,14 +29,14 @@ func samples() []*store.Series {
 		{Labels: labels.EmptyLabels()},
 		{Labels: labels.FromStrings("__name__", "up", "größe", "🜁")},
 		{Labels: labels.FromStrings("__name__", "raw"), Chunks: []store.Chunk{
-			{MinTime: -5, MaxTime: 0, Raw: xor("a")},
+			{MinTime: -5, MaxTime: 0, Raw: xor("a"), Replica: "replica\x00a\x00"},
 			{MinTime: 0, MaxTime: 1 << 40, Raw: store.Payload{Encoding: chunkenc.EncHistogram, Data: []byte("histogram")}},
 			{MinTime: 1, MaxTime: 2, Raw: store.Payload{Encoding: chunkenc.EncFloatHistogram, Data: []byte(strings.Repeat("long", 100)), Hash: 7}},
 		}},
 		{Labels: labels.FromStrings("__name__", "downsampled", "long", strings.Repeat("value", 100)), Chunks: []store.Chunk{
 			{MinTime: 1, MaxTime: 2, Aggrs: &store.Aggregates{Count: xor("count"), Sum: xor("sum")}},
 			{MinTime: 3, MaxTime: 4, Aggrs: &store.Aggregates{Min: xor("min"), Max: xor("max"), Counter: xor("counter")}},
-			{MinTime: 5, MaxTime: 6, Raw: xor("raw in a downsampled block")},
+			{MinTime: 5, MaxTime: 6, Raw: xor("raw in a downsampled block"), Replica: strings.Repeat("größe\x00🜁\x00", 20)},
 		}},
 	}
 }
@@ -57,7 +57,7 @@ func generated(s *store.Series) *storepb.Series {
 		}
 		m.Chunks = append(m.Chunks, &storepb.AggrChunk{
 			MinTime: c.MinTime, MaxTime: c.MaxTime, Raw: chunk(c.Raw),
-			Count: chunk(a.Count), Sum: chunk(a.Sum), Min: chunk(a.Min), Max: chunk(a.Max), Counter: chunk(a.Counter),
+			Count: chunk(a.Count), Sum: chunk(a.Sum), Min: chunk(a.Min), Max: chunk(a.Max), Counter: chunk(a.Counter), Replica: c.Replica,
 		})
 	}
 	return m
@@ -230,6 +230,33 @@ func TestIncomingTidies(t *testing.T) {
 	}
 }
 
+// The names of replicas cost no allocation a chunk, also where they take turns: that of the labels stays the only
+// one. Kept longer than their frame they stay what they were.
+func TestReplicasAreInterned(t *testing.T) {
+	s := &store.Series{Labels: labels.FromStrings("__name__", "up")}
+	for i := range int64(100) {
+		s.Chunks = append(s.Chunks, store.Chunk{MinTime: i, MaxTime: i, Raw: xor("x"), Replica: []string{"r\x00a\x00", "", "r\x00b\x00"}[i%3]})
+	}
+	frame := encoded(t, seriesFrame(generated(s)))
+	var in Incoming
+	decode := func() {
+		if err := in.Decode(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decode()
+	if n := testing.AllocsPerRun(20, decode); n > 1 {
+		t.Errorf("%v allocations a frame, want that of the labels", n)
+	}
+	kept := in.Series()[0].Clone()
+	for i := range frame {
+		frame[i] = 0xff
+	}
+	if got := kept.Chunks[0].Replica + kept.Chunks[1].Replica + kept.Chunks[2].Replica; got != "r\x00a\x00r\x00b\x00" {
+		t.Errorf("got %q once the frame was gone", got)
+	}
+}
+
 func label(ss ...string) []*labelpb.Label {
 	var ls []*labelpb.Label
 	for i := 0; i < len(ss); i += 2 {
@@ -321,7 +348,7 @@ func sound(m *storepb.SeriesResponse) (want []*store.Series, ok bool) {
 		for _, c := range s.Chunks {
 			some := c.Count != nil || c.Sum != nil || c.Min != nil || c.Max != nil || c.Counter != nil
 			ok = ok && c.MinTime <= c.MaxTime && (c.Raw != nil || some)
-			sc := store.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Raw: payload(c.Raw)}
+			sc := store.Chunk{MinTime: c.MinTime, MaxTime: c.MaxTime, Raw: payload(c.Raw), Replica: c.Replica}
 			if some {
 				sc.Aggrs = &store.Aggregates{Count: payload(c.Count), Sum: payload(c.Sum), Min: payload(c.Min), Max: payload(c.Max), Counter: payload(c.Counter)}
 			}
@@ -356,6 +383,10 @@ func FuzzFrame(f *testing.F) {
 	f.Add(pieces) // one series in several pieces
 	f.Add(append(warn, pieces...))
 	f.Add(append(pieces, warn...))
+	twice := generated(samples()[2])
+	twice.Chunks = append(twice.Chunks, generated(samples()[2]).Chunks...)
+	twice.Chunks[3].Replica, twice.Chunks[4].Replica = "a", "b"
+	add(seriesFrame(twice))
 	f.Add([]byte{0x0a, 0x04, 0x12, 0x02, 0x1a, 0x00}) // a chunk of nothing
 	f.Add([]byte{0x0a, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01})
 	f.Add([]byte{0x0b, 0x0c, 0x2b, 0x08, 0x01, 0x2c})

@@ -205,11 +205,17 @@ func (m *measure) chunk(c *store.Chunk) (int, error) {
 	if !present {
 		return 0, fmt.Errorf("chunk from %s has no data", store.FormatTime(c.MinTime))
 	}
+	if c.Replica != "" {
+		n += replicaTagSize + protowire.SizeBytes(len(c.Replica))
+	}
 	return n, nil
 }
 
 const (
 	payloads = 6 // raw, count, sum, min, max, counter: fields 3 to 8 of AggrChunk
+	// fieldReplica is Koios's own field of AggrChunk; its tag takes two bytes.
+	fieldReplica   = 1001
+	replicaTagSize = 2
 	// The encodings of the wire are 0 to 2; in chunk files they are 1 to 3.
 	encodingOffset = 1
 	encodingMax    = 2
@@ -297,6 +303,10 @@ func (m *measure) append(b []byte, ls labels.Labels, chunks []store.Chunk) []byt
 			b = append(b, byte(3+i)<<3|byte(protowire.BytesType))
 			b = appendPayload(b, p, hashes[0])
 			hashes = hashes[1:]
+		}
+		if c.Replica != "" {
+			b = protowire.AppendTag(b, fieldReplica, protowire.BytesType)
+			b = protowire.AppendString(b, c.Replica)
 		}
 	}
 	return b
