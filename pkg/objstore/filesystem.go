@@ -71,6 +71,9 @@ func (f *Filesystem) cleanUploads() {
 	dir := filepath.Join(f.root, uploadsDirname)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
+		if e.Name() == lockFilename {
+			continue // removed while it is held, it would be held twice
+		}
 		if st, err := e.Info(); err == nil && time.Since(st.ModTime()) > uploadAgeMax {
 			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
@@ -79,41 +82,51 @@ func (f *Filesystem) cleanUploads() {
 
 // Upload implements objstore.Bucket.
 func (f *Filesystem) Upload(ctx context.Context, name string, r io.Reader, _ ...objstore.ObjectUploadOption) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if !filepath.IsLocal(name) {
-		return fmt.Errorf("object name %q leads out of the bucket", name)
-	}
-	dir := filepath.Join(f.root, uploadsDirname)
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(dir, "upload-")
+	tmp, err := f.writeAside(ctx, name, r)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(tmp, contextReader{ctx, r})
-	// Files made by CreateTemp are the owner's only; buckets are shared between users.
-	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = place(tmp.Name(), filepath.Join(f.root, name))
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
+	if err := place(tmp, filepath.Join(f.root, name), os.Rename); err != nil {
+		_ = os.Remove(tmp)
 		return fmt.Errorf("write object %s: %w", name, err)
 	}
 	return nil
 }
 
-// place moves a file to its place. A deletion of the last object beside it takes the directory away, so that making it
-// is tried again.
-func place(tmp, file string) (err error) {
+// writeAside writes what is to become an object to a file of its own, and returns its path. It is on disk then.
+func (f *Filesystem) writeAside(ctx context.Context, name string, r io.Reader) (file string, err error) {
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("object name %q leads out of the bucket", name)
+	}
+	dir := filepath.Join(f.root, uploadsDirname)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", err
+	}
+	tmp, err := os.CreateTemp(dir, "upload-")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(tmp, contextReader{ctx, r})
+	// Files made by CreateTemp are the owner's only; buckets are shared between users.
+	err = errors.Join(err, tmp.Chmod(0o644), tmp.Sync(), tmp.Close())
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+		return "", fmt.Errorf("write object %s: %w", name, err)
+	}
+	return tmp.Name(), nil
+}
+
+// place moves or links a file to its place. A deletion of the last object beside it takes the directory away, so that
+// making it is tried again.
+func place(tmp, file string, put func(from, to string) error) (err error) {
 	for range 5 {
 		if err = os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
 			continue
 		}
-		if err = os.Rename(tmp, file); err == nil || !os.IsNotExist(err) {
+		if err = put(tmp, file); err == nil || !os.IsNotExist(err) {
 			break
 		}
 	}

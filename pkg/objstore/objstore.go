@@ -80,7 +80,25 @@ func New(logger log.Logger, content []byte, reg prometheus.Registerer, component
 	if err != nil {
 		return nil, err
 	}
-	return Instrument(bkt, reg), nil
+	return &opened{InstrumentedBucket: Instrument(bkt, reg), provider: c.Type, below: bkt}, nil
+}
+
+// opened is a bucket that knows how it is written to on conditions.
+type opened struct {
+	objstore.InstrumentedBucket
+	provider objstore.ObjProvider
+	below    objstore.Bucket // without metrics and spans
+}
+
+// Conditional is asked for by ConditionalOf.
+func (o *opened) Conditional() (Conditional, error) {
+	switch o.provider {
+	case objstore.S3:
+		return s3Conditional{o.InstrumentedBucket}, nil
+	case objstore.FILESYSTEM:
+		return ConditionalOf(o.below)
+	}
+	return nil, fmt.Errorf("%w: provider %s; S3 and FILESYSTEM have them", ErrNotConditional, o.provider)
 }
 
 // Instrument puts metrics and spans around a bucket.
@@ -97,9 +115,9 @@ func open(logger log.Logger, c Config, component string) (objstore.Bucket, error
 		if err != nil {
 			return nil, err
 		}
-		return objstore.NewPrefixedBucket(bkt, c.Prefix), nil
+		return &prefixedFilesystem{objstore.NewPrefixedBucket(bkt, c.Prefix), bkt, strings.Trim(c.Prefix, objstore.DirDelim)}, nil
 	}
-	bkt, err := client.NewBucketFromConfig(logger, &client.BucketConfig{Type: c.Type, Config: c.Provider, Prefix: c.Prefix}, component, nil)
+	bkt, err := client.NewBucketFromConfig(logger, &client.BucketConfig{Type: c.Type, Config: c.Provider, Prefix: c.Prefix}, component, wrapConditions)
 	if err != nil {
 		return nil, fmt.Errorf("open object storage of type %s: %w; check the keys below config", c.Type, err)
 	}
