@@ -1,0 +1,228 @@
+package matrix
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+)
+
+// Points are samples of a series in order of time, as the text between the brackets of an answer's "values" or
+// "histograms": `[1700000000,"1"],[1700000015.5,"2"]`. The empty text is none.
+type Points []byte
+
+// readPoints goes over an array of points, checks them, and returns the text between its brackets. The text
+// is the scanner's own; it has no white space outside of what histograms may have.
+func (s *scanner) readPoints(histograms bool) (Points, error) {
+	if err := s.take('['); err != nil {
+		return nil, err
+	}
+	if s.next() == ']' {
+		s.at++
+		return nil, nil
+	}
+	start, last := s.at, int64(math.MinInt64)
+	for {
+		if s.at >= len(s.b) || s.b[s.at] != '[' {
+			return nil, s.fail("a point")
+		}
+		s.at++
+		t, err := s.time()
+		if err != nil {
+			return nil, err
+		}
+		if t <= last {
+			return nil, fmt.Errorf("%w: at byte %d: a point at %d after one at %d", ErrSyntax, s.at, t, last)
+		}
+		last = t
+		if s.at >= len(s.b) || s.b[s.at] != ',' {
+			return nil, s.fail("a comma")
+		}
+		s.at++
+		if histograms {
+			if s.at >= len(s.b) || s.b[s.at] != '{' {
+				return nil, s.fail("a histogram")
+			}
+			from := s.at
+			if err = s.skip(0); err == nil && bytes.IndexByte(s.b[from:s.at], '\\') >= 0 {
+				err = s.fail("a histogram without escapes before") // as length takes it for granted
+			}
+		} else {
+			err = s.sample()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if s.at+1 >= len(s.b) || s.b[s.at] != ']' {
+			return nil, s.fail("the end of a point")
+		}
+		s.at++
+		switch s.b[s.at] {
+		case ',':
+			s.at++
+		case ']':
+			s.at++
+			return Points(s.b[start : s.at-1]), nil
+		default:
+			return nil, s.fail("a comma or the end of the points")
+		}
+	}
+}
+
+// sample goes over the value of a float: a short string without escapes.
+func (s *scanner) sample() error {
+	if s.at >= len(s.b) || s.b[s.at] != '"' {
+		return s.fail("a value in quotes")
+	}
+	for i := s.at + 1; i < len(s.b) && i < s.at+400; i++ {
+		switch c := s.b[i]; {
+		case c == '"':
+			s.at = i + 1
+			return nil
+		case c >= '0' && c <= '9' || c == '.' || c == '-' || c == '+' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z':
+		default:
+			s.at = i
+			return s.fail("a number")
+		}
+	}
+	return s.fail("the end of a value")
+}
+
+// time goes over a time in seconds and returns it in ms. More than three digits after the point are refused: no
+// querier writes them, and to cut them off would make two times equal.
+func (s *scanner) time() (int64, error) {
+	start := s.at
+	neg := s.at < len(s.b) && s.b[s.at] == '-'
+	if neg {
+		s.at++
+	}
+	var t int64
+	first := s.at
+	for ; s.at < len(s.b) && s.b[s.at] >= '0' && s.b[s.at] <= '9'; s.at++ {
+		if s.at-first >= 15 {
+			return 0, s.fail("a time of fewer digits")
+		}
+		t = t*10 + int64(s.b[s.at]-'0')
+	}
+	if s.at == first || s.b[first] == '0' && s.at > first+1 {
+		s.at = start
+		return 0, s.fail("a time in seconds")
+	}
+	t *= 1000
+	if s.at < len(s.b) && s.b[s.at] == '.' {
+		s.at++
+		frac := s.at
+		for unit := int64(100); s.at < len(s.b) && s.b[s.at] >= '0' && s.b[s.at] <= '9'; s.at++ {
+			if unit == 0 {
+				return 0, s.fail("at most three digits of a second")
+			}
+			t += int64(s.b[s.at]-'0') * unit
+			unit /= 10
+		}
+		if s.at == frac {
+			return 0, s.fail("a digit")
+		}
+	}
+	if neg {
+		t = -t
+	}
+	return t, nil
+}
+
+// First and Last return the times in ms of the first and the last point, which must exist.
+func (p Points) First() int64 { return timeAt(p, 0) }
+
+// Last returns the time in ms of the last point, which must exist.
+func (p Points) Last() int64 { return timeAt(p, p.lastStart()) }
+
+// lastStart finds where the last point begins. A point ends in ] and the one before it in ],[ followed by a time,
+// which nothing inside of a point looks like: buckets of histograms are ],[ followed by a number and ," too, so they
+// are told by what closes them.
+func (p Points) lastStart() int {
+	if p[len(p)-2] == '"' { // a float has no bracket inside
+		return bytes.LastIndexByte(p, '[')
+	}
+	at := 0
+	for {
+		n := p.length(at)
+		if at+n >= len(p) {
+			return at
+		}
+		at += n + 1
+	}
+}
+
+func timeAt(p Points, at int) int64 {
+	s := scanner{b: p, at: at + 1}
+	t, _ := s.time() // checked when it was read
+	return t
+}
+
+// length returns how long the point at an index is.
+func (p Points) length(at int) int {
+	comma := at + bytes.IndexByte(p[at:], ',')
+	if p[comma+1] == '"' {
+		return comma + 1 + bytes.IndexByte(p[comma+1:], ']') + 1 - at
+	}
+	depth := 0
+	for i := comma + 1; ; i++ {
+		switch p[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth < 0 {
+				return i + 1 - at
+			}
+		case '"':
+			// Strings inside of histograms have no escapes.
+			i += 1 + bytes.IndexByte(p[i+1:], '"')
+		}
+	}
+}
+
+// Between returns the points from start to end in ms, both inclusive: a part of the same text.
+func (p Points) Between(start, end int64) Points {
+	if len(p) == 0 || start > end {
+		return nil
+	}
+	if p.First() >= start && p.Last() <= end {
+		return p
+	}
+	from, to := -1, 0
+	for at := 0; at < len(p); {
+		t, n := timeAt(p, at), p.length(at)
+		if t > end {
+			break
+		}
+		if t >= start {
+			if from < 0 {
+				from = at
+			}
+			to = at + n
+		}
+		at += n + 1
+	}
+	if from < 0 {
+		return nil
+	}
+	return p[from:to]
+}
+
+// Every appends to pieces the points whose time is start plus a multiple of step, both in ms.
+func (p Points) Every(pieces []Points, start, step int64) []Points {
+	for at := 0; at < len(p); {
+		n := p.length(at)
+		if (timeAt(p, at)-start)%step == 0 {
+			pieces = append(pieces, p[at:at+n])
+		}
+		at += n + 1
+	}
+	return pieces
+}
+
+// Count returns how many points there are.
+func (p Points) Count() (n int) {
+	for at := 0; at < len(p); n++ {
+		at += p.length(at) + 1
+	}
+	return n
+}
