@@ -106,7 +106,7 @@ func (a *attempt) move() bool {
 			a.err = err
 			return false
 		}
-		a.cur = cur
+		a.cur = store.InReplica(cur, a.target.replica)
 	}
 	for a.cur.Next() {
 		a.partial = nil

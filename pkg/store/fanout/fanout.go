@@ -4,6 +4,8 @@
 // Of Stores that serve the same blocks one is asked and the others stand by: a standby is asked too when the
 // first is late, and goes on where it breaks off. The same is done with the members of an endpoint group.
 //
+// A Store that does not say which replica a chunk comes from is asked for each replica that it advertises.
+//
 // A Store that fails or is late costs its own part only, and an answer is judged by the data: it is whole if
 // others that have answered serve the same blocks. What only a replica holds is answered with a store.Info.
 // Everything else is named by a store.Gap among the warnings, or, where the request wants all or nothing, ends
@@ -97,7 +99,7 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		gaps, _ := (&jury{of: s, q: &q}).sentence(absent)
 		return store.NewSliceCursor(nil, append(gaps, errNoStores)...), nil
 	}
-	return s.open(ctx, req, q, s.pick(all, q), absent)
+	return s.open(ctx, req, q, perReplica(s.pick(all, q), req), absent)
 }
 
 // Describe implements store.Store: the union of what the selected Stores hold. Where one of them holds

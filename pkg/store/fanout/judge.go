@@ -16,7 +16,7 @@ func (r *run) losses() (all []loss) {
 			all = append(all, *p.lost)
 		}
 	}
-	return all
+	return whole(all)
 }
 
 // certain is the error of a request that wants all or nothing, if even with the answers of all others a loss
@@ -78,7 +78,9 @@ func (j *jury) hear(t *target, list []need) {
 		j.had = held{}
 	}
 	j.had.add(list)
-	j.heard = append(j.heard, t)
+	if !t.rest {
+		j.heard = append(j.heard, t)
+	}
 }
 
 // sentence judges all losses.

@@ -77,7 +77,7 @@ func (p *part) open() {
 	}
 	p.dog = newWatchdog(pa, p.hedge, p.late)
 	p.primed, p.first = true, p.move()
-	if p.err == nil && p.lost == nil {
+	if p.err == nil && p.lost == nil && !p.target.rest {
 		p.run.of.pace.note(p.run.size, time.Since(p.now.started))
 	}
 }
@@ -328,7 +328,7 @@ func (p *part) finish(a *attempt) {
 	if p.lost != nil && len(within(p.target.needs.list, a.target.needs.list)) == len(p.target.needs.list) && (a.target == p.target || a.target.desc.OnlyBlocks) {
 		p.lost = nil // made up for
 	}
-	if !p.seen && len(a.warnings()) == 0 {
+	if !p.seen && len(a.warnings()) == 0 && !p.target.rest {
 		p.run.of.metrics.emptyStreams.Inc()
 	}
 }

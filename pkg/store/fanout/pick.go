@@ -32,6 +32,12 @@ type target struct {
 	matchers []*labels.Matcher
 	// needs are what the question wants of the Store's blocks, if it has nothing else.
 	needs needs
+
+	// Of a Store that is asked for each of its replicas (see perReplica): the replica of what comes, and the
+	// target as it was. rest is true of what no advertised replica label matches, mostly nothing.
+	replica string
+	whole   *target
+	rest    bool
 }
 
 // pick returns the Stores that can hold an answer.

@@ -87,7 +87,7 @@ func (r *run) pairs() (all []pair) {
 	}
 	for i, a := range r.parts {
 		for _, b := range r.parts[i+1:] {
-			if _, ok := twinKey(&a.target.desc, &b.target.desc, r.req.WithoutReplicaLabels); !ok {
+			if _, ok := twinKey(&a.target.desc, &b.target.desc, r.req.WithoutReplicaLabels); !ok || a.target.rest || b.target.rest {
 				continue
 			}
 			for _, p := range []*part{a, b} {
