@@ -60,7 +60,7 @@ func served(tb testing.TB, st store.Store, name string) store.Store {
 		<-done
 	})
 	r := remote.New(conn, remote.Config{Name: name})
-	info := &infopb.InfoResponse{Store: &infopb.StoreInfo{MinTime: 0, MaxTime: math.MaxInt64, SupportsSharding: true, SupportsWithoutReplicaLabels: true}}
+	info := &infopb.InfoResponse{Store: &infopb.StoreInfo{MinTime: 0, MaxTime: math.MaxInt64, SupportsSharding: true, SupportsWithoutReplicaLabels: true, ChunksNameReplicas: true}}
 	if err := r.SetInfo(info); err != nil {
 		tb.Fatal(err)
 	}
@@ -73,13 +73,14 @@ func seriesOf(n, shard, replica int) []*store.Series {
 	for i := range data {
 		data[i] = byte(i*7 + replica)
 	}
+	named := fmt.Sprintf("replica\x00prometheus-%d\x00", replica)
 	out := make([]*store.Series, n)
 	for i := range out {
 		out[i] = &store.Series{
 			Labels: labels.FromStrings("__name__", "requests_total", "instance", fmt.Sprintf("host-%02d-%06d:9090", shard, i), "job", "api", "method", "GET"),
 			Chunks: []store.Chunk{
-				{MinTime: 0, MaxTime: 99, Raw: store.Payload{Encoding: chunkenc.EncXOR, Data: data, Hash: 1 + uint64(replica)}},
-				{MinTime: 100, MaxTime: 199, Raw: store.Payload{Encoding: chunkenc.EncXOR, Data: data, Hash: 1 + uint64(replica)}},
+				{MinTime: 0, MaxTime: 99, Raw: store.Payload{Encoding: chunkenc.EncXOR, Data: data, Hash: 1 + uint64(replica)}, Replica: named},
+				{MinTime: 100, MaxTime: 199, Raw: store.Payload{Encoding: chunkenc.EncXOR, Data: data, Hash: 1 + uint64(replica)}, Replica: named},
 			},
 		}
 	}
