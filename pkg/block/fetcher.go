@@ -17,21 +17,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/koios-metrics/koios/pkg/gate"
 )
 
 // Discovery is a way to find blocks in a bucket.
 type Discovery string
 
 const (
-	// DiscoverConcurrent lists the root and then looks for each meta.json, many at a time.
+	// DiscoverConcurrent lists the root and then looks for each meta.json and mark, many at a time. Where listing all
+	// objects takes fewer requests, it does that.
 	DiscoverConcurrent Discovery = "concurrent"
-	// DiscoverRecursive lists all objects of the bucket once. It takes fewer requests where blocks have few objects.
+	// DiscoverRecursive lists all objects of the bucket once, however many there are.
 	DiscoverRecursive Discovery = "recursive"
 )
 
 const (
-	// How many meta.json are looked for at a time. An answer is a few hundred bytes.
+	// How many meta.json are looked for at a time, at first. An answer is a few hundred bytes.
 	existsConcurrency = 64
+	// How many meta.json are read from the cache on disk at a time.
+	diskConcurrency = 8
 	// The default of FetcherConfig.Concurrency.
 	fetchConcurrency = 32
 )
@@ -40,7 +45,7 @@ const (
 type FetcherConfig struct {
 	// Discovery is the way blocks are found; "" is DiscoverConcurrent.
 	Discovery Discovery
-	// Concurrency is the number of meta.json and marks fetched at a time; 0 is 32.
+	// Concurrency is the number of meta.json and marks fetched at a time, at first: see gate.Spread; 0 is 32.
 	Concurrency int
 	// CacheDir is a directory that keeps fetched metadata, <ULID>/meta.json; "" keeps it in memory only. It
 	// belongs to the Fetcher: directories of blocks that are gone are removed from it.
@@ -84,6 +89,7 @@ type Fetcher struct {
 
 	mu     sync.Mutex
 	known  map[ulid.ULID]knownMeta
+	wide   bool                 // the bucket has too many objects to list them all
 	logged map[ulid.ULID]string // what was last logged of a block
 }
 
@@ -136,7 +142,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (View, error) {
 }
 
 func (f *Fetcher) fetch(ctx context.Context) (View, error) {
-	v, err := f.look(ctx)
+	v, seen, err := f.look(ctx)
 	if err != nil {
 		return View{}, err
 	}
@@ -149,12 +155,19 @@ func (f *Fetcher) fetch(ctx context.Context) (View, error) {
 		}
 	}
 	for _, filter := range f.cfg.Filters {
+		if u, ok := filter.(usesListing); ok {
+			u.setListing(seen)
+		}
 		err := filter.Filter(ctx, v.Metas, func(id ulid.ULID, s State) {
 			counts[s]++
 			v.Excluded[id] = s
 		})
 		if err != nil {
 			return View{}, fmt.Errorf("filter blocks: %w", err)
+		}
+		if c, ok := filter.(countsMarked); ok {
+			state, n := c.marked()
+			counts[state] = n
 		}
 	}
 	counts[StateLoaded] = len(v.Metas)
@@ -163,161 +176,118 @@ func (f *Fetcher) fetch(ctx context.Context) (View, error) {
 }
 
 // look reads the metadata of all blocks, unfiltered.
-func (f *Fetcher) look(ctx context.Context) (View, error) {
+func (f *Fetcher) look(ctx context.Context) (View, listing, error) {
 	f.metrics.baseSyncs.Inc()
 	v := View{Metas: map[ulid.ULID]*Meta{}, Partial: map[ulid.ULID]error{}, Failed: map[ulid.ULID]error{}, Excluded: map[ulid.ULID]State{}}
 	found, err := f.list(ctx)
 	if err != nil {
-		return View{}, err
-	}
-
-	var mu sync.Mutex
-	next := make(map[ulid.ULID]knownMeta, len(found))
-	ok := func(id ulid.ULID, k knownMeta) {
-		mu.Lock()
-		defer mu.Unlock()
-		next[id], v.Metas[id] = k, k.meta
-	}
-	bad := func(to map[ulid.ULID]error, id ulid.ULID, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		to[id] = err
+		return View{}, listing{}, err
 	}
 
 	// Blocks whose metadata is known only have to be there still; the rest is fetched.
-	check, fetch := &errgroup.Group{}, &errgroup.Group{}
-	check.SetLimit(existsConcurrency)
-	fetch.SetLimit(f.cfg.Concurrency)
-	for id, obj := range found {
-		if obj.listed && !obj.meta {
-			bad(v.Partial, id, ErrPartial)
-			continue
-		}
-		k, isKnown := f.recall(id, obj)
+	var check, fetch []ulid.ULID
+	next := f.recall(ctx, found)
+	for id, b := range found.blocks {
+		k, known := next[id]
 		switch {
-		case isKnown && obj.listed:
-			ok(id, k)
-		case isKnown:
-			check.Go(func() error {
-				there, err := Exists(ctx, f.bkt, id)
-				switch {
-				case err != nil:
-					bad(v.Failed, id, err)
-					ok(id, k)
-				case !there:
-					bad(v.Partial, id, ErrPartial)
-				default:
-					ok(id, k)
-				}
-				return nil
-			})
+		case found.deep && !b.meta.there:
+			v.Partial[id] = ErrPartial
+		case known && found.deep:
+			v.Metas[id] = k.meta
+		case known:
+			check = append(check, id)
 		default:
-			fetch.Go(func() error {
-				m, err := f.get(ctx, id)
-				switch {
-				case err == nil:
-					ok(id, knownMeta{meta: m, modified: obj.modified})
-				case errors.Is(err, ErrPartial) || errors.As(err, new(*corruptMetaError)):
-					bad(v.Partial, id, err)
-				default:
-					bad(v.Failed, id, err)
-				}
-				return nil
-			})
+			fetch = append(fetch, id)
 		}
 	}
-	_, _ = check.Wait(), fetch.Wait()
+	var mu sync.Mutex // guards next and v
+	gate.Spread(ctx, existsConcurrency, len(check), func(i int) bool {
+		there, err := Exists(ctx, f.bkt, check[i])
+		mu.Lock()
+		defer mu.Unlock()
+		if id := check[i]; err == nil && !there {
+			v.Partial[id] = ErrPartial
+			delete(next, id)
+		} else {
+			v.Metas[id] = next[id].meta
+			if err != nil {
+				v.Failed[id] = err
+			}
+		}
+		return err == nil
+	})
+	gate.Spread(ctx, f.cfg.Concurrency, len(fetch), func(i int) bool {
+		id := fetch[i]
+		m, err := f.get(ctx, id)
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			next[id] = knownMeta{meta: m, modified: found.blocks[id].meta.modified}
+			v.Metas[id] = m
+		case errors.Is(err, ErrPartial) || errors.As(err, new(*corruptMetaError)):
+			v.Partial[id] = err
+		default:
+			v.Failed[id] = err
+			return false
+		}
+		return true
+	})
 	if ctx.Err() != nil {
-		return View{}, context.Cause(ctx)
+		return View{}, listing{}, context.Cause(ctx)
 	}
 	f.known = next
 	f.log(v)
-	f.cleanCache(found)
-	return v, nil
+	f.cleanCache(found.blocks)
+	return v, found, nil
 }
 
-// listed is what a listing tells of a block.
-type listedBlock struct {
-	// listed is true when the listing went into the block's directory; meta, whether it saw a meta.json.
-	listed, meta bool
-	modified     time.Time
-}
-
-// list finds the directories of blocks.
-func (f *Fetcher) list(ctx context.Context) (map[ulid.ULID]listedBlock, error) {
-	found := map[ulid.ULID]listedBlock{}
-	if f.cfg.Discovery == DiscoverConcurrent {
-		err := f.bkt.Iter(ctx, "", func(name string) error {
-			if id, ok := ParseID(name); ok {
-				found[id] = listedBlock{}
+// recall returns what was read before of the blocks found, from memory or from disk, unless the object is newer.
+func (f *Fetcher) recall(ctx context.Context, found listing) map[ulid.ULID]knownMeta {
+	known := make(map[ulid.ULID]knownMeta, len(found.blocks))
+	var onDisk []ulid.ULID
+	for id, b := range found.blocks {
+		k, ok := f.known[id]
+		switch {
+		case found.deep && !b.meta.there:
+		case ok && !b.meta.modified.After(k.modified):
+			known[id] = k
+		case ok:
+			f.metrics.baseCacheBusts.Inc()
+		case f.cfg.CacheDir != "":
+			onDisk = append(onDisk, id)
+		}
+	}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(diskConcurrency)
+	for _, id := range onDisk {
+		g.Go(func() error {
+			if k, ok := f.recallDisk(id, found.blocks[id].meta.modified); ok && ctx.Err() == nil {
+				mu.Lock()
+				known[id] = k
+				mu.Unlock()
 			}
 			return nil
 		})
-		if err != nil {
-			return nil, fmt.Errorf("list blocks: %w", err)
-		}
-		return found, nil
 	}
-
-	opts := []objstore.IterOption{objstore.WithRecursiveIter()}
-	for _, o := range f.bkt.SupportedIterOptions() {
-		if o == objstore.UpdatedAt {
-			opts = append(opts, objstore.WithUpdatedAt())
-		}
-	}
-	err := f.bkt.IterWithAttributes(ctx, "", func(attrs objstore.IterObjectAttributes) error {
-		dir, rest := splitName(attrs.Name)
-		id, ok := ParseID(dir)
-		if !ok {
-			return nil
-		}
-		b := found[id]
-		b.listed = true
-		if rest == MetaFilename {
-			b.meta = true
-			b.modified, _ = attrs.LastModified()
-		}
-		found[id] = b
-		return nil
-	}, opts...)
-	if err != nil {
-		return nil, fmt.Errorf("list all objects: %w", err)
-	}
-	return found, nil
+	_ = g.Wait()
+	return known
 }
 
-func splitName(name string) (dir, rest string) {
-	for i := range len(name) {
-		if name[i] == '/' {
-			return name[:i], name[i+1:]
-		}
-	}
-	return name, ""
-}
-
-// recall returns metadata that was read before, from memory or from disk, unless the object is newer.
-func (f *Fetcher) recall(id ulid.ULID, obj listedBlock) (knownMeta, bool) {
-	if k, ok := f.known[id]; ok {
-		if obj.modified.IsZero() || !obj.modified.After(k.modified) {
-			return k, true
-		}
-		f.metrics.baseCacheBusts.Inc()
-		return knownMeta{}, false
-	}
-	if f.cfg.CacheDir == "" {
-		return knownMeta{}, false
-	}
+// recallDisk returns metadata that was cached on disk after modified.
+func (f *Fetcher) recallDisk(id ulid.ULID, modified time.Time) (knownMeta, bool) {
 	dir := filepath.Join(f.cfg.CacheDir, id.String())
 	st, err := os.Stat(filepath.Join(dir, MetaFilename))
 	if err != nil {
 		return knownMeta{}, false
 	}
 	m, err := ReadMetaDir(dir)
-	if err != nil || m.ULID != id || obj.modified.After(st.ModTime()) {
+	if err != nil || m.ULID != id || modified.After(st.ModTime()) {
 		f.metrics.baseCacheBusts.Inc()
 		return knownMeta{}, false
 	}
-	return knownMeta{meta: m, modified: obj.modified}, true
+	return knownMeta{meta: m, modified: modified}, true
 }
 
 // corruptMetaError says that the bytes of a meta.json are no metadata of its block.
@@ -334,13 +304,26 @@ func (f *Fetcher) get(ctx context.Context, id ulid.ULID) (*Meta, error) {
 	}
 	dir := filepath.Join(f.cfg.CacheDir, id.String())
 	if err := os.MkdirAll(dir, 0o777); err == nil {
-		err = WriteMetaDir(dir, m)
+		err = f.cache(dir, m)
 		if err != nil {
 			// The cache saves requests after a restart; without it everything works.
 			level.Warn(f.logger).Log("msg", "block metadata could not be cached on disk", "block", id, "err", err)
 		}
 	}
 	return m, nil
+}
+
+// cache keeps metadata on disk. It is not synced: what a crash leaves is checked when it is read.
+func (f *Fetcher) cache(dir string, m *Meta) error {
+	b, err := m.Bytes()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, MetaFilename)
+	if err := os.WriteFile(path+".tmp", b, 0o666); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
 }
 
 // GetMeta fetches and checks the metadata of a block. The error is ErrPartial when there is none.

@@ -264,6 +264,7 @@ func TestFetcherFaults(t *testing.T) {
 	putMeta(t, bkt, newMeta(testID(1)))
 	putMeta(t, bkt, newMeta(testID(2)))
 	f, reg := newFetcher(t, bkt, FetcherConfig{})
+	f.wide = true // each block is asked for
 	look := func(want ...int) View {
 		t.Helper()
 		v, err := f.Fetch(t.Context())

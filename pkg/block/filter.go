@@ -2,21 +2,15 @@ package block
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
-	"github.com/go-kit/log"
-	"github.com/go-kit/log/level"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
-	"github.com/thanos-io/objstore"
 	"go.yaml.in/yaml/v2"
-	"golang.org/x/sync/errgroup"
 )
 
 // IDLabel is the label by which requests and relabelling know a block.
@@ -96,72 +90,6 @@ func ConsistencyDelay(delay time.Duration, now func() time.Time) Filter {
 		}
 		return now().Sub(since) < delay
 	}}
-}
-
-// DeletionMarks hides blocks that were marked for deletion more than a delay ago. The delay gives whatever replaces
-// them time to be found by everyone.
-type DeletionMarks struct {
-	bkt         objstore.BucketReader
-	delay       time.Duration
-	concurrency int
-	logger      log.Logger
-	now         func() time.Time
-
-	mu    sync.Mutex
-	marks map[ulid.ULID]*DeletionMark
-}
-
-// NewDeletionMarks makes a DeletionMarks that reads concurrency marks at a time.
-func NewDeletionMarks(bkt objstore.BucketReader, delay time.Duration, concurrency int, logger log.Logger) *DeletionMarks {
-	return &DeletionMarks{bkt: bkt, delay: delay, concurrency: max(concurrency, 1), logger: logger, now: time.Now}
-}
-
-// Filter implements Filter. A mark that can't be read now counts as it did before; one that is malformed counts as
-// none.
-func (f *DeletionMarks) Filter(ctx context.Context, metas map[ulid.ULID]*Meta, excluded func(ulid.ULID, State)) error {
-	before := f.Marks()
-	marks := map[ulid.ULID]*DeletionMark{}
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(f.concurrency)
-	for id := range metas {
-		g.Go(func() error {
-			m, err := ReadDeletionMark(ctx, f.bkt, id)
-			if err != nil {
-				level.Warn(f.logger).Log("msg", "deletion mark could not be read, the block counts as it did before", "block", id, "err", err)
-				if m = before[id]; errors.Is(err, ErrMarkUndecodable) {
-					m = nil
-				}
-			}
-			if m != nil {
-				mu.Lock()
-				marks[id] = m
-				mu.Unlock()
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	f.mu.Lock()
-	f.marks = marks
-	f.mu.Unlock()
-	for id, m := range marks {
-		if f.now().Sub(time.Unix(m.DeletionTime, 0)) > f.delay {
-			delete(metas, id)
-			excluded(id, StateMarkedForDeletion)
-		}
-	}
-	return nil
-}
-
-// Marks returns the marks found at the last look, those within the delay too. The map must not be changed.
-func (f *DeletionMarks) Marks() map[ulid.ULID]*DeletionMark {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.marks
 }
 
 // Duplicates hides blocks whose data is in another block of the same external labels and resolution: those whose
