@@ -11,6 +11,8 @@ const (
 	// not ask for memory often.
 	slabBytesMin = 16 << 10
 	slabBytesMax = 1 << 20
+	// No slab is larger than this because of what was needed before.
+	slabBytesKept = 4 << 20
 )
 
 // arena hands out memory that is taken back all at once. It is charged to a budget by slabs. alloc may be called in
@@ -20,7 +22,9 @@ type arena struct {
 
 	mu       sync.Mutex
 	slabs    [][]byte
-	at, used int // the slab that is being filled, and how far
+	used     int // of the last slab
+	total    int // bytes handed out since the last reset
+	next     int // the size of the next slab at least
 	reserved int64
 }
 
@@ -28,8 +32,9 @@ type arena struct {
 func (a *arena) alloc(n int) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for ; a.at < len(a.slabs); a.at, a.used = a.at+1, 0 {
-		if slab := a.slabs[a.at]; n <= len(slab)-a.used {
+	a.total += n
+	if k := len(a.slabs); k > 0 {
+		if slab := a.slabs[k-1]; n <= len(slab)-a.used {
 			a.used += n
 			return slab[a.used-n : a.used : a.used], nil
 		}
@@ -38,23 +43,31 @@ func (a *arena) alloc(n int) ([]byte, error) {
 	if k := len(a.slabs); k > 0 {
 		size = min(2*len(a.slabs[k-1]), slabBytesMax)
 	}
-	size = max(size, n)
+	size = max(size, a.next, n)
 	if err := a.budget.Reserve(int64(size)); err != nil {
 		return nil, err
 	}
 	a.reserved += int64(size)
 	a.slabs = append(a.slabs, make([]byte, size))
-	a.at, a.used = len(a.slabs)-1, n
-	return a.slabs[a.at][:n:n], nil
+	a.next, a.used = 0, n
+	return a.slabs[len(a.slabs)-1][:n:n], nil
 }
 
-// reset takes all memory back for the next use.
-func (a *arena) reset() { a.at, a.used = 0, 0 }
+// reset takes all memory back for the next use, which is thought to need as much as the last one. Where that was in
+// several slabs they are given up for a single one.
+func (a *arena) reset() {
+	if len(a.slabs) > 1 {
+		n := min(a.total+a.total/8, slabBytesKept)
+		a.free()
+		a.next = n
+	}
+	a.used, a.total = 0, 0
+}
 
 // free gives all memory back to the budget.
 func (a *arena) free() {
 	a.budget.Release(a.reserved)
-	a.slabs, a.at, a.used, a.reserved = nil, 0, 0, 0
+	a.slabs, a.used, a.total, a.next, a.reserved = nil, 0, 0, 0, 0
 }
 
 // hold charges memory that is not an arena's to a budget.

@@ -18,12 +18,13 @@ import (
 // encodingAggregate is the encoding byte of chunks in downsampled blocks: five chunks in one.
 const encodingAggregate = 0xff
 
-// wantedChunk is a chunk to be read: where it is, and where it belongs.
+// wantedChunk is a chunk to be read: where it is, how long it is at most, and where it belongs.
 type wantedChunk struct {
-	ref  uint64
-	to   *store.Chunk
-	bad  error
-	size int
+	ref    uint64
+	length int64 // 0 is unknown
+	to     *store.Chunk
+	bad    error
+	size   int
 }
 
 // readChunks fills in the data of chunks. Chunks that are damaged get their cause in bad; an error is about something
@@ -63,16 +64,32 @@ func (b *loaded) readChunkFile(ctx context.Context, file int, want []wantedChunk
 	if err != nil {
 		return err
 	}
+	guess := b.chunkLengths.guess()
 	pieces := make([]piece, len(want))
 	for i := range want {
-		pieces[i] = piece{off: int64(uint32(want[i].ref)), length: b.chunkBytesMax}
+		p := piece{off: int64(uint32(want[i].ref)), length: want[i].length}
+		if p.length == 0 {
+			p.length = guess
+		}
+		if i+1 < len(want) {
+			next := int64(uint32(want[i+1].ref))
+			if next == p.off {
+				return corruptf("%s: two references into one piece at %d", o.name, next)
+			}
+			p.length = min(p.length, next-p.off)
+		}
+		pieces[i] = p
 	}
-	return o.read(ctx, pieces, func(i int, r *runReader) error {
-		w := &want[i]
+	err = o.read(ctx, pieces, mem, func(i int, data []byte) (int64, error) {
+		w, next := &want[i], int64(0)
+		if i+1 < len(want) {
+			next = pieces[i+1].off
+		}
 		// A chunk's length does not count its encoding and its checksum.
-		content, again, err := r.entry(1+4, mem.alloc)
-		if again {
+		content, need, err := o.entry(data, pieces[i].off, next, 1+4)
+		if need > 0 {
 			refetched()
+			return need, nil
 		}
 		if err == nil {
 			w.size = len(content)
@@ -81,9 +98,19 @@ func (b *loaded) readChunkFile(ctx context.Context, file int, want []wantedChunk
 		if errors.Is(err, errCorrupt) {
 			w.bad, err = err, nil
 		}
-		return err
+		return 0, err
 	})
+	b.chunkLengths.learn(len(want), func(i int) int64 {
+		if want[i].size == 0 {
+			return 0
+		}
+		return int64(want[i].size) + chunkFrameBytes
+	})
+	return err
 }
+
+// chunkFrameBytes is what stands around a chunk: its length and its checksum.
+const chunkFrameBytes = 2 + 4
 
 // fill puts the content of a chunk, its encoding and its data, into a chunk of a series.
 func fill(c *store.Chunk, content []byte, aggrs []store.Aggr) error {

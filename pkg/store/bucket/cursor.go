@@ -5,76 +5,55 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/debug"
 
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-const (
-	// Series are read in batches that start small, so that a short answer is quick, and double up to the configured
-	// size, or until their entries take a window.
-	seriesBatchFirst = 256
-	// A window is what a request has in memory of the chunks of one block at a time, and again of its index entries. A
-	// request over many blocks shares this much among them, so that its need does not grow with the time it covers.
-	windowBytesAll = 64 << 20
-	windowBytesMin = 256 << 10
-	windowBytesMax = 4 << 20
-)
-
-// windowBytes returns the size of the windows of a request over so many blocks.
-func windowBytes(blocks int) int64 {
-	return min(max(windowBytesAll/int64(max(blocks, 1)), windowBytesMin), windowBytesMax)
-}
-
-// cursor walks over the series of one block, in the order of their stored labels.
-//
-// It reads ahead in two steps: the index entries of a batch of series, which tell the labels and where the chunks are;
-// and the chunks of a window of that batch. Memory is taken from the budget for both and given back in Close.
+// cursor walks over the series of one block, in the order of their stored labels. While one window is handed out, a
+// goroutine reads the next. Memory is taken from the budget for both and given back in Close.
 type cursor struct {
 	ctx     context.Context
+	cancel  context.CancelFunc
 	block   *loaded
 	req     *store.SeriesRequest
-	acc     *account
 	metrics *metrics
 	tenant  string
-	shard   func(stored labels.Labels) bool // nil selects all
+	mem     *hold // what is held of posting lists
+	reader  windowReader
 
-	batchMax    int
-	windowBytes int64
-	batch       int
-	refs        []uint32 // of the matching series that are not read yet
-	mem         *hold    // refs
-	symbols     symbolTable
-	entry       seriesEntry
-
-	series    []batchSeries // of the batch
-	chunks    []store.Chunk // of all series of the batch
-	chunkRefs []uint64
-	want      []wantedChunk
-	at        int // the current one of series
-	window    int // series before this one have their chunks
-	batchMem  *hold
-	entries   *arena
-	data      *arena
-	last      labels.Labels
+	windows [2]window
+	now     int           // the window that is handed out
+	reading chan struct{} // closed when the other one has been read; nil: nobody reads it
+	at      int           // the current one of its series
 
 	cur store.Series
-	// Somebody keeps a series of this window, of this batch: its memory must not be used again.
-	keptWindow, keptBatch bool
+	// Somebody keeps a series of this window, so of this batch: their memory must not be used again.
+	kept bool
 
 	err    error
 	gaps   store.Warnings
 	bad    badData
+	ended  bool
 	closed bool
-
-	seriesRefetched, chunksRefetched counter
 }
 
-// batchSeries is a series of a batch; its chunks are chunks[from:to].
-type batchSeries struct {
-	labels   labels.Labels
-	from, to int
+// newCursor makes a cursor that has not been opened.
+func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int) *cursor {
+	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, mem: &hold{budget: s.budget}, at: -1}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	r := &c.reader
+	r.block, r.req, r.acc = b, req, acc
+	r.batchMax, r.windowBytes = s.cfg.SeriesBatchSize, windowBytes(blocks)
+	r.symbols.header = b.header
+	r.entries = &arena{budget: s.budget}
+	for i := range c.windows {
+		c.windows[i].data = &arena{budget: s.budget}
+		r.batches[i].mem = &hold{budget: s.budget}
+	}
+	return c
 }
 
 // badData is what turned out to be damaged, one by one.
@@ -92,25 +71,35 @@ func (d *badData) add(err error, mint, maxt int64) {
 	d.mint, d.maxt = min(d.mint, mint), max(d.maxt, maxt)
 }
 
-// open finds the series of the block that match; ms are the matchers on stored labels. It also reads the first batch,
-// so that several blocks can be opened in parallel.
-func (c *cursor) open(ms []*labels.Matcher) {
-	c.at = -1
-	c.batch = min(seriesBatchFirst, c.batchMax)
-	if n := c.req.Limit; n > 0 && c.shard == nil {
-		c.batch = min(c.batch, n)
+// join adds what another one has noted.
+func (d *badData) join(o badData) {
+	if o.count == 0 {
+		return
 	}
-	c.symbols.header = c.block.header
+	d.add(o.first, o.mint, o.maxt)
+	d.count += o.count - 1
+}
+
+// open finds the series of the block that match; ms are the matchers on stored labels. It also reads the first
+// window, so that several blocks can be opened in parallel.
+func (c *cursor) open(ms []*labels.Matcher) {
+	r := &c.reader
+	r.batchSize = min(seriesBatchFirst, r.batchMax)
+	if n := c.req.Limit; n > 0 && r.shard == nil {
+		r.batchSize = min(r.batchSize, n)
+	}
 	var err error
-	if c.refs, err = c.block.expand(c.ctx, ms, c.mem, c.acc); err != nil {
+	if r.refs, r.filter, err = c.block.expand(c.ctx, ms, c.mem, r.acc); err != nil {
 		c.fail(fmt.Errorf("expanded matching posting: %w", err))
 		return
 	}
-	if len(c.refs) == 0 {
+	if len(r.refs) == 0 {
+		c.ended = true
 		c.metrics.emptyPostings.WithLabelValues(c.tenant).Inc()
 		return
 	}
-	c.fill()
+	r.read(c.ctx, &c.windows[c.now])
+	c.take()
 }
 
 // Next implements store.Cursor.
@@ -123,218 +112,80 @@ func (c *cursor) Next() bool {
 			c.err = context.Cause(c.ctx)
 			return false
 		}
+		w := &c.windows[c.now]
 		c.at++
-		if c.at >= c.window && !c.fill() {
-			return false
+		for c.at >= len(w.series) {
+			if c.ended || c.err != nil {
+				return false
+			}
+			c.turn()
+			w, c.at = &c.windows[c.now], 0
 		}
-		s := c.series[c.at]
+		s := w.series[c.at]
 		if s.from == s.to && !c.req.SkipChunks {
 			continue // all of its chunks are damaged
 		}
-		c.cur = store.Series{Labels: s.labels, Chunks: c.chunks[s.from:s.to:s.to]}
+		c.cur = store.Series{Labels: s.labels, Chunks: w.batch.chunks[s.from:s.to:s.to]}
 		return true
 	}
 }
 
-// fill reads the window that starts where the last one ended, in the next batch if need be. It reports false at the end
-// and at an error.
-func (c *cursor) fill() bool {
-	for c.window >= len(c.series) {
-		if len(c.refs) == 0 || c.err != nil {
-			return false
+// turn makes the next window the current one.
+func (c *cursor) turn() {
+	old := &c.windows[c.now]
+	if c.kept {
+		// The arrays of a batch are given up with the first of its windows that somebody keeps.
+		old.data.free()
+		if b := old.batch; b != nil {
+			b.given = true
 		}
-		if err := c.readSeries(); err != nil {
-			c.fail(fmt.Errorf("preload series: %w", err))
-			return false
-		}
+		c.kept = false
 	}
-	if c.req.SkipChunks {
-		c.window = len(c.series)
-		return true
+	if c.reading == nil {
+		c.ahead()
 	}
-	if err := c.readChunks(); err != nil {
-		c.fail(fmt.Errorf("load chunks: %w", err))
-		return false
-	}
-	return true
+	<-c.reading
+	c.reading = nil
+	c.now = 1 - c.now
+	c.take()
 }
 
-// readSeries reads the next batch of index entries. Series without a chunk in the time range are left out.
-func (c *cursor) readSeries() error {
-	n := min(c.batch, len(c.refs))
-	refs := c.refs[:n]
-	c.refs = c.refs[n:]
-	if c.keptBatch {
-		c.chunks, c.keptBatch = nil, false
+// take looks at the window that has become the current one, and has the next one read.
+func (c *cursor) take() {
+	w := &c.windows[c.now]
+	c.bad.join(w.bad)
+	switch {
+	case w.err != nil:
+		w.series = nil
+		c.fail(w.err)
+	case w.last:
+		c.ended = true
+	case len(c.reader.refs) > 0 || w.batch.at < len(w.batch.series):
+		c.ahead()
+	default:
+		c.ended = true
 	}
-	c.batchMem.free()
-	c.entries.reset()
-	c.series, c.chunks, c.chunkRefs = c.series[:0], c.chunks[:0], c.chunkRefs[:0]
-	c.window, c.at = 0, min(c.at, 0)
+}
 
-	// A piece, the slice of its entry, an error.
-	if err := c.batchMem.reserve(int64(n) * (16 + 24 + 16)); err != nil {
-		return err
-	}
-	pieces := make([]piece, n)
-	for i, ref := range refs {
-		pieces[i] = piece{off: int64(ref) * c.block.refStep, length: c.block.seriesBytesMax}
-	}
-	contents, bad := make([][]byte, n), make([]error, n)
-	err := c.block.object(seriesData, c.acc).read(c.ctx, pieces, func(i int, r *runReader) error {
-		content, again, err := r.entry(4, c.entries.alloc)
-		if again {
-			c.seriesRefetched.inc()
-		}
-		if errors.Is(err, errCorrupt) {
-			bad[i], err = err, nil
-		}
-		contents[i] = content
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	var bytes int64
-	for i, b := range contents {
-		bytes += int64(len(b))
-		if bad[i] == nil {
-			bad[i] = c.addSeries(b)
-		}
-		if err := bad[i]; err != nil {
-			if !errors.Is(err, errCorrupt) {
-				return err
+// ahead starts to read the other window.
+func (c *cursor) ahead() {
+	done, w := make(chan struct{}), &c.windows[1-c.now]
+	c.reading = done
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				// One request must not take the process with it.
+				w.err = fmt.Errorf("BUG: read block %s: %v\n%s", c.block.meta.ULID, p, debug.Stack())
 			}
-			c.bad.add(err, c.block.meta.MinTime, c.block.meta.MaxTime)
-			if c.req.PartialResponse == store.Abort {
-				return err
-			}
-		}
-	}
-	c.acc.touch(seriesData, n, n, bytes)
-	c.batch = max(1, min(2*n, c.batchMax, int(c.windowBytes/max(bytes/int64(n), 1))))
-	return nil
-}
-
-// addSeries decodes an index entry and adds the series to the batch if it is wanted.
-func (c *cursor) addSeries(content []byte) error {
-	if err := c.entry.decode(content); err != nil {
-		return err
-	}
-	from := len(c.chunks)
-	found := false
-	for _, ch := range c.entry.chunks {
-		if !store.Overlaps(ch.mint, ch.maxt, c.req.MinTime, c.req.MaxTime) {
-			continue
-		}
-		found = true
-		if c.req.SkipChunks {
-			break
-		}
-		c.chunks = append(c.chunks, store.Chunk{MinTime: ch.mint, MaxTime: ch.maxt})
-		c.chunkRefs = append(c.chunkRefs, ch.ref)
-	}
-	if !found {
-		return nil
-	}
-	undo := func() { c.chunks, c.chunkRefs = c.chunks[:from], c.chunkRefs[:from] }
-	ls, err := c.symbols.labels(c.entry.symbols)
-	if err != nil {
-		undo()
-		return err
-	}
-	if c.shard != nil && !c.shard(ls) {
-		undo()
-		return nil
-	}
-	if labels.Compare(c.last, ls) >= 0 && !c.last.IsEmpty() {
-		undo()
-		return corruptf("series %s comes after %s", ls, c.last)
-	}
-	c.last = ls
-	n := len(c.chunks) - from
-	if err := c.acc.addChunks(n); err != nil {
-		return err
-	}
-	// The labels, the series itself, and for each chunk the chunk, its reference and what is noted while it is read.
-	if err := c.batchMem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*(80+8+40)); err != nil {
-		return err
-	}
-	c.series = append(c.series, batchSeries{labels: ls, from: from, to: len(c.chunks)})
-	return nil
-}
-
-// readChunks reads the chunks of the next window of the batch.
-func (c *cursor) readChunks() error {
-	if c.keptWindow {
-		c.data.free()
-		c.keptWindow = false
-	}
-	c.data.reset()
-	start, from := c.window, c.series[c.window].from
-	end := start
-	for size := int64(0); end < len(c.series); end++ {
-		for i := c.series[end].from; i < c.series[end].to; i++ {
-			size += c.chunkBytes(i)
-		}
-		if size > c.windowBytes && end > start {
-			break
-		}
-	}
-	to := c.series[end-1].to
-	c.want = c.want[:0]
-	for i := from; i < to; i++ {
-		c.want = append(c.want, wantedChunk{ref: c.chunkRefs[i], to: &c.chunks[i]})
-	}
-	if err := c.block.readChunks(c.ctx, c.want, c.req.Aggregates, c.data, c.acc, c.chunksRefetched.inc); err != nil {
-		return err
-	}
-	damaged := false
-	for i := range c.want {
-		w := &c.want[i]
-		c.metrics.sentChunkSize.WithLabelValues(c.tenant).Observe(float64(w.size))
-		if w.bad != nil {
-			c.bad.add(w.bad, w.to.MinTime, w.to.MaxTime)
-			damaged = true
-		}
-	}
-	if damaged {
-		if c.req.PartialResponse == store.Abort {
-			return c.bad.first
-		}
-		for i := start; i < end; i++ {
-			c.dropDamaged(&c.series[i])
-		}
-	}
-	c.window = end
-	return nil
-}
-
-// chunkBytes returns what a chunk takes at most, as far as the place of the next one tells.
-func (c *cursor) chunkBytes(i int) int64 {
-	n := c.block.chunkBytesMax
-	if i+1 < len(c.chunkRefs) {
-		if next, ref := c.chunkRefs[i+1], c.chunkRefs[i]; next > ref && next>>32 == ref>>32 {
-			n = min(n, int64(next-ref))
-		}
-	}
-	return n
-}
-
-// dropDamaged takes the chunks without data out of a series.
-func (c *cursor) dropDamaged(s *batchSeries) {
-	kept := s.from
-	for i := s.from; i < s.to; i++ {
-		if ch := &c.chunks[i]; ch.Raw.Present() || ch.Aggrs != nil {
-			c.chunks[kept] = *ch
-			kept++
-		}
-	}
-	s.to = kept
+		}()
+		c.reader.read(c.ctx, w)
+	}()
 }
 
 // fail ends the cursor. Where the request allows it, what is missing becomes a gap.
 func (c *cursor) fail(err error) {
+	c.ended = true
 	switch {
 	case c.ctx.Err() != nil:
 		c.err = context.Cause(c.ctx)
@@ -344,7 +195,6 @@ func (c *cursor) fail(err error) {
 		c.err = store.Errorf(store.KindAborted, "block %s: %w", c.block.meta.ULID, err)
 	default:
 		c.gaps = append(c.gaps, c.gap(err, c.block.meta.MinTime, c.block.meta.MaxTime))
-		c.refs, c.series, c.window = nil, nil, 0
 	}
 }
 
@@ -358,7 +208,7 @@ func (c *cursor) At() *store.Series { return &c.cur }
 // Keep implements store.Keeper. The series brings its whole window along: from the next window on that is the keeper's
 // to account for, and the cursor takes new memory.
 func (c *cursor) Keep() *store.Series {
-	c.keptWindow, c.keptBatch = true, true
+	c.kept = true
 	s := c.cur
 	return &s
 }
@@ -384,13 +234,22 @@ func (c *cursor) Close() error {
 		return nil
 	}
 	c.closed = true
+	c.cancel()
+	if c.reading != nil {
+		<-c.reading
+	}
 	c.mem.free()
-	c.batchMem.free()
-	c.entries.free()
-	c.data.free()
-	c.series, c.chunks, c.chunkRefs, c.want, c.refs = nil, nil, nil, nil, nil
-	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(c.seriesRefetched.n.Load()))
-	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(c.chunksRefetched.n.Load()))
+	r := &c.reader
+	r.entries.free()
+	for i := range c.windows {
+		c.windows[i].data.free()
+		c.windows[i].series, c.windows[i].batch = nil, nil
+		r.batches[i].mem.free()
+		r.batches[i] = batch{mem: r.batches[i].mem}
+	}
+	r.refs, r.want = nil, nil
+	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
+	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
 	c.block.release()
 	return nil
 }

@@ -68,6 +68,15 @@ func (b *faultyBucket) Iter(ctx context.Context, dir string, f func(string) erro
 	return b.Bucket.Iter(ctx, dir, f, o...)
 }
 
+func (b *faultyBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, o ...objstore.IterOption) error {
+	if b.iterFault != nil {
+		if err := b.iterFault(); err != nil {
+			return err
+		}
+	}
+	return b.Bucket.IterWithAttributes(ctx, dir, f, o...)
+}
+
 func (b *faultyBucket) reset(f func(n int, name string) (error, int)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -347,8 +356,8 @@ func TestLimits(t *testing.T) {
 	f(Config{SeriesLimit: 20}, "series", "expanded matching posting: exceeded series limit: limit 20 violated (got 2")
 	f(Config{ChunksLimit: 39}, "chunks", "exceeded chunks limit: limit 39 violated (got 40)")
 	f(Config{BytesLimit: 1}, "bytes", "expanded matching posting: fetch and expand postings: exceeded bytes limit while fetching postings: limit 1 violated (got ")
-	f(Config{BytesLimit: 2300}, "bytes", "exceeded bytes limit while fetching series: limit 2300 violated (got ")
-	f(Config{BytesLimit: 2300}, "bytes", "preload series: ")
+	f(Config{BytesLimit: 1100}, "bytes", "exceeded bytes limit while fetching series: limit 1100 violated (got ")
+	f(Config{BytesLimit: 1100}, "bytes", "preload series: ")
 	f(Config{MemoryBytesMax: 5000}, "", "memory for reading blocks")
 
 	// The bytes of the chunks come last.

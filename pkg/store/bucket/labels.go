@@ -127,11 +127,7 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 	defer mem.free()
 	g.SetLimit(openConcurrency)
 	for _, t := range ts {
-		c := &cursor{
-			ctx: ctx, block: t.block, req: req, acc: acc, metrics: s.metrics, tenant: tenant, batchMax: s.cfg.SeriesBatchSize, windowBytes: windowBytes(len(ts)),
-			mem: &hold{budget: s.budget}, batchMem: &hold{budget: s.budget},
-			entries: &arena{budget: s.budget}, data: &arena{budget: s.budget},
-		}
+		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts))
 		g.Go(func() error {
 			defer c.Close()
 			var err error

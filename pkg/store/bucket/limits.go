@@ -37,6 +37,14 @@ type account struct {
 	// How long reads from the bucket took: all together in ns, and each.
 	fetchTime     [dataTypes]atomic.Int64
 	fetchDuration [dataTypes]prometheus.Observer
+	sentChunkSize prometheus.Observer
+}
+
+// chunkSize notes the size in bytes of a chunk that was read.
+func (a *account) chunkSize(n int) {
+	if a.sentChunkSize != nil {
+		a.sentChunkSize.Observe(float64(n))
+	}
 }
 
 // took notes the time of a read that began at start.

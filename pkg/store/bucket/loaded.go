@@ -31,9 +31,10 @@ type loaded struct {
 	header *indexheader.Reader
 	cache  *cache
 
-	refStep                       int64 // bytes of the index per unit of a series reference
-	seriesBytesMax, chunkBytesMax int64 // longest entries, as far as known
-	segments                      []segment
+	refStep                     int64 // bytes of the index per unit of a series reference
+	seriesLengths, chunkLengths *lengths
+	slots                       chan struct{} // see object
+	segments                    []segment
 
 	onClose func(error)
 	mu      sync.Mutex
@@ -48,7 +49,7 @@ type segment struct {
 }
 
 // load opens a block: it fetches the index header unless it is on disk already.
-func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, c *cache, logger log.Logger, met *metrics) (*loaded, error) {
+func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, c *cache, logger log.Logger, met *metrics, slots chan struct{}) (*loaded, error) {
 	dir := filepath.Join(cfg.DataDir, m.ULID.String())
 	path := filepath.Join(dir, indexheader.Filename)
 	h, err := indexheader.Open(path, cfg.PostingOffsetSampling)
@@ -70,15 +71,14 @@ func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Con
 		met.headerLoad.Observe(time.Since(start).Seconds())
 	}
 	b := &loaded{
-		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, refStep: 16,
-		seriesBytesMax: atMost(m.Thanos.IndexStats.SeriesMaxSize, cfg.EstimatedSeriesBytesMax),
-		chunkBytesMax:  atMost(m.Thanos.IndexStats.ChunkMaxSize, cfg.EstimatedChunkBytesMax),
-		onClose:        func(error) {},
+		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, refStep: 16, slots: slots,
+		onClose: func(error) {},
 	}
 	if h.IndexVersion() == index.FormatV1 {
 		b.refStep = 1
 	}
 	b.listSegments()
+	b.firstLengths(cfg)
 	return b, nil
 }
 
@@ -107,7 +107,7 @@ func (b *loaded) listSegments() {
 
 // object returns the index, for reading one kind of data from it.
 func (b *loaded) object(what dataType, acc *account) *object {
-	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.IndexFilename), size: b.header.IndexSize(), what: what, account: acc}
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.IndexFilename), size: b.header.IndexSize(), what: what, account: acc, slots: b.slots}
 }
 
 // chunkFile returns a chunk file by its number, from 0 on. Blocks whose meta.json names none have them numbered.
@@ -119,7 +119,7 @@ func (b *loaded) chunkFile(n int, acc *account) (*object, error) {
 		}
 		s = b.segments[n]
 	}
-	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.ChunksDirname, s.name), size: s.size, what: chunksData, account: acc}, nil
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.ChunksDirname, s.name), size: s.size, what: chunksData, account: acc, slots: b.slots}, nil
 }
 
 // overlaps tells whether the block may hold samples of a closed time range. The block's own is half open.

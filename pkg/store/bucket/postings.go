@@ -106,7 +106,7 @@ func literals(m *labels.Matcher) ([]string, bool) {
 
 // expand returns the references of the series of a block that match, in order, and nil if there are none. What the
 // references take is charged to mem; the lists they come from are held only meanwhile.
-func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) ([]uint32, error) {
+func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (_ []uint32, unread []*labels.Matcher, _ error) {
 	scratch := &hold{budget: mem.budget}
 	defer scratch.free()
 	lists := &arena{budget: mem.budget}
@@ -114,18 +114,18 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 
 	groups, err := plan(ctx, b.header, ms, scratch)
 	if err != nil || len(groups) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	data, err := b.fetchPostings(ctx, groups, lists, scratch, acc)
 	if err != nil {
-		return nil, fmt.Errorf("fetch and expand postings: %w", err)
+		return nil, nil, fmt.Errorf("fetch and expand postings: %w", err)
 	}
 	var selected, rejected []index.Postings
 	for _, g := range groups {
 		ps := make([]index.Postings, len(g.lists))
 		for i, rg := range g.lists {
 			if ps[i], err = decodePostings(data.of(rg)); err != nil {
-				return nil, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
+				return nil, nil, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
 			}
 		}
 		if p := index.Merge(ctx, ps...); g.add {
@@ -142,25 +142,25 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 	for p.Next() {
 		if len(refs) == cap(refs) {
 			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
+				return nil, nil, context.Cause(ctx)
 			}
 			grow := max(cap(refs), 256)
 			if err := mem.reserve(int64(grow) * 4); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			refs = slices.Grow(refs, grow)[: len(refs) : len(refs)+grow]
 		}
 		refs = append(refs, uint32(p.At()))
 		if n := len(refs); n%scanStep == 0 {
 			if err := acc.addSeries(scanStep); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
 	if err := p.Err(); err != nil {
-		return nil, fmt.Errorf("expand postings: %w", err)
+		return nil, nil, fmt.Errorf("expand postings: %w", err)
 	}
-	return refs, acc.addSeries(len(refs) % scanStep)
+	return refs, nil, acc.addSeries(len(refs) % scanStep)
 }
 
 // postingData is the bytes of posting lists, by where they start in the index.
@@ -207,13 +207,12 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	if len(missing) == 0 {
 		return d, nil
 	}
-	err := b.object(postingsData, acc).read(ctx, missing, func(i int, r *runReader) error {
-		buf, err := mem.alloc(int(missing[i].length))
-		if err != nil {
-			return err
+	err := b.object(postingsData, acc).read(ctx, missing, mem, func(i int, buf []byte) (int64, error) {
+		if n := missing[i].length; int64(len(buf)) < n {
+			return n, nil
 		}
-		d.bytes[places[i]] = buf
-		return r.full(buf)
+		d.bytes[places[i]] = buf[:missing[i].length:missing[i].length]
+		return 0, nil
 	})
 	if err != nil {
 		return d, err

@@ -15,17 +15,12 @@ import (
 )
 
 const (
-	// Two wanted pieces of an object are read with one request when no more than this lies between them: by the time
-	// a further request is answered that much has come down the open one.
-	gapBytesMax = 512 << 10
 	// The number of range reads that one read of one block has under way.
-	rangeConcurrency = 4
+	rangeConcurrency = 16
 	// No series or chunk is longer than this; a length beyond it is a damaged one.
 	entryBytesMax = 64 << 20
 	// So much is read of anything, for its length to be among it.
-	entryBytesMin = 64
-	// What is read from a connection at a time.
-	readBytes = 16 << 10
+	entryBytesMin = 32
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -37,9 +32,6 @@ func corruptf(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errCorrupt}, args...)...)
 }
 
-// piece is a wanted piece of an object: where it starts and how long it is at most, or is thought to be.
-type piece struct{ off, length int64 }
-
 // object is an object that pieces are read from.
 type object struct {
 	bkt     objstore.BucketReader
@@ -47,38 +39,55 @@ type object struct {
 	size    int64 // in bytes; 0 is unknown
 	what    dataType
 	account *account
+	slots   chan struct{} // one for each range read that the store has under way; nil is no bound
 }
 
-// runs cuts pieces, sorted by offset, into runs [from, to) that are read with one request each.
-func runs(pieces []piece) (out [][2]int) {
-	for from := 0; from < len(pieces); {
-		end := pieces[from].off + pieces[from].length
-		to := from + 1
-		for ; to < len(pieces) && pieces[to].off <= end+gapBytesMax; to++ {
-			end = max(end, pieces[to].off+pieces[to].length)
-		}
-		out = append(out, [2]int{from, to})
-		from = to
-	}
-	return out
-}
-
-// read reads pieces, sorted by offset, several runs at a time, and calls each in the order of a run with a reader that
-// stands at the start of piece i. An error of each ends everything.
-func (o *object) read(ctx context.Context, pieces []piece, each func(i int, r *runReader) error) error {
+// read reads pieces, sorted by offset, several runs at a time, into memory from mem, and calls each with the bytes
+// there are from the start of piece i on, at least its length, unless the object ends before. each may be called in
+// parallel. It returns 0, or how many bytes it needs: it is called again with so many, which are read with those of
+// others. An error of each ends everything.
+func (o *object) read(ctx context.Context, pieces []piece, mem *arena, each func(i int, b []byte) (need int64, err error)) error {
 	defer o.account.took(o.what, time.Now())
+	needs := make([]int64, len(pieces))
+	err := o.readAll(ctx, pieces, mem, func(i int, b []byte) (err error) {
+		needs[i], err = each(i, b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var again []piece
+	var places []int
+	for i, n := range needs {
+		if n > 0 {
+			again = append(again, piece{pieces[i].off, n})
+			places = append(places, i)
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	return o.readAll(ctx, again, mem, func(i int, b []byte) error {
+		need, err := each(places[i], b)
+		if err == nil && need > 0 {
+			err = corruptf("%s ends before what is referred to at %d", o.name, again[i].off)
+		}
+		return err
+	})
+}
+
+func (o *object) readAll(ctx context.Context, pieces []piece, mem *arena, each func(i int, b []byte) error) error {
 	rs := runs(pieces)
+	if len(rs) == 1 {
+		return o.readRun(ctx, pieces, rs[0], mem, each)
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rangeConcurrency)
-	for _, run := range rs {
-		do := func(ctx context.Context) error { return o.readRun(ctx, pieces, run, each) }
-		if len(rs) == 1 {
-			return do(ctx)
-		}
+	for _, r := range rs {
 		if gctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return do(gctx) })
+		g.Go(func() error { return o.readRun(gctx, pieces, r, mem, each) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -89,138 +98,154 @@ func (o *object) read(ctx context.Context, pieces []piece, each func(i int, r *r
 	return nil
 }
 
-func (o *object) readRun(ctx context.Context, pieces []piece, run [2]int, each func(i int, r *runReader) error) error {
-	start, end := pieces[run[0]].off, int64(0)
-	for _, p := range pieces[run[0]:run[1]] {
-		end = max(end, p.off+p.length)
-	}
+func (o *object) readRun(ctx context.Context, pieces []piece, r run, mem *arena, each func(i int, b []byte) error) error {
+	start, end := pieces[r.from].off, r.end
 	if o.size > 0 {
 		end = min(end, o.size)
 	}
 	if start >= end {
 		return corruptf("%s: a reference to byte %d leads behind its end at %d", o.name, start, o.size)
 	}
+	if !r.dense(pieces) {
+		return o.readApart(ctx, pieces, r, end, mem, each)
+	}
+	buf, err := mem.alloc(int(end - start))
+	if err != nil {
+		return err
+	}
 	body, err := o.open(ctx, start, end-start)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	r := &runReader{object: o, ctx: ctx, body: bufio.NewReaderSize(body, int(min(end-start, readBytes))), at: start}
-	for i := run[0]; i < run[1]; i++ {
-		r.next = end
-		if i+1 < run[1] {
-			r.next = pieces[i+1].off
+	n, err := io.ReadFull(body, buf)
+	short, err := o.ended(err, start+int64(n))
+	if err != nil {
+		return err
+	}
+	for i := r.from; i < r.to; i++ {
+		at := pieces[i].off - start
+		if at >= int64(n) || short && at+min(pieces[i].length, entryBytesMin) > int64(n) {
+			return corruptf("%s ends at %d, before what was asked for", o.name, start+int64(n))
 		}
-		r.last = i+1 == run[1]
-		if err := r.seek(pieces[i].off); err != nil {
-			return err
-		}
-		if err := each(i, r); err != nil {
+		if err := each(i, buf[at:n]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *object) open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	if err := o.account.addBytes(o.what, n); err != nil {
-		return nil, err
-	}
-	body, err := o.bkt.GetRange(ctx, o.name, off, n)
-	if err != nil {
-		return nil, fmt.Errorf("get %d bytes at %d of %s: %w", n, off, o.name, err)
-	}
-	return body, nil
-}
-
-// runReader reads the pieces of one run from one open request.
-type runReader struct {
-	*object
-	ctx  context.Context
-	body *bufio.Reader
-	at   int64 // the position in the object
-	next int64 // where the next piece, or behind the last one the request, ends
-	last bool  // there is no next piece
-}
-
-func (r *runReader) seek(off int64) error {
-	if off < r.at {
-		return corruptf("%s: two references into one piece at %d", r.name, off)
-	}
-	n, err := r.body.Discard(int(off - r.at))
-	r.at += int64(n)
-	return r.wrap(err)
-}
-
-func (r *runReader) wrap(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		return corruptf("%s ends at %d, before what was asked for", r.name, r.at)
-	case r.ctx.Err() != nil:
-		return context.Cause(r.ctx)
-	}
-	return fmt.Errorf("read %s at %d: %w", r.name, r.at, err)
-}
-
-// full fills b.
-func (r *runReader) full(b []byte) error {
-	n, err := io.ReadFull(r.body, b)
-	r.at += int64(n)
-	return r.wrap(err)
-}
-
-// entry reads an entry that starts with its length, to which extra bytes have to be added. The entry comes without
-// its length and is checked against the checksum in its last four bytes, which it comes without too. Errors that wrap
-// errCorrupt concern this entry only; the reader can go on.
-func (r *runReader) entry(extra int, alloc func(n int) ([]byte, error)) (_ []byte, refetched bool, _ error) {
-	start := r.at
-	head, err := r.body.Peek(binary.MaxVarintLen32)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, false, r.wrap(err)
-	}
-	length, n := binary.Uvarint(head)
-	if n <= 0 || length > entryBytesMax {
-		return nil, false, corruptf("%s: no entry starts at %d", r.name, start)
-	}
-	size := int64(length) + int64(extra)
-	end := start + int64(n) + size
-	if !r.last && end > r.next {
-		return nil, false, corruptf("%s: the entry at %d reaches into the one at %d", r.name, start, r.next)
-	}
-	if r.size > 0 && end > r.size {
-		return nil, false, corruptf("%s: the entry at %d reaches over the end", r.name, start)
-	}
-	b, err := alloc(int(size))
-	if err != nil {
-		return nil, false, err
-	}
-	if end > r.next {
-		// It is longer than was thought, so the request ends too early.
-		err, refetched = r.exactly(start+int64(n), b), true
-	} else {
-		_, _ = r.body.Discard(n)
-		r.at += int64(n)
-		err = r.full(b)
-	}
-	if err != nil {
-		return nil, refetched, err
-	}
-	content, sum := b[:size-4], b[size-4:]
-	if crc32.Checksum(content, castagnoli) != binary.BigEndian.Uint32(sum) {
-		return nil, refetched, corruptf("%s: checksum of the entry at %d is wrong", r.name, start)
-	}
-	return content, refetched, nil
-}
-
-// exactly fills b from a request of its own.
-func (r *runReader) exactly(off int64, b []byte) error {
-	body, err := r.open(r.ctx, off, int64(len(b)))
+// readApart reads a run in which much lies between the pieces: that is passed over and takes no memory.
+func (o *object) readApart(ctx context.Context, pieces []piece, r run, end int64, mem *arena, each func(i int, b []byte) error) error {
+	at := pieces[r.from].off
+	body, err := o.open(ctx, at, end-at)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	_, err = io.ReadFull(body, b)
-	return r.wrap(err)
+	in := bufio.NewReaderSize(body, passBytes)
+	for i := r.from; i < r.to; i++ {
+		p := pieces[i]
+		buf, err := mem.alloc(int(min(p.length, end-p.off)))
+		if err != nil {
+			return err
+		}
+		k, err := in.Discard(int(p.off - at))
+		at += int64(k)
+		n := 0
+		if err == nil {
+			n, err = io.ReadFull(in, buf)
+			at += int64(n)
+		}
+		short, err := o.ended(err, at)
+		if err != nil {
+			return err
+		}
+		if n == 0 || short && int64(n) < min(p.length, entryBytesMin) {
+			return corruptf("%s ends at %d, before what was asked for", o.name, at)
+		}
+		if err := each(i, buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passBytes is what is read at a time of what is passed over.
+const passBytes = 32 << 10
+
+// ended tells whether an error of a read is about the end of the object; other errors it wraps.
+func (o *object) ended(err error, at int64) (bool, error) {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err != nil, nil
+	}
+	return false, fmt.Errorf("read %s at %d: %w", o.name, at, err)
+}
+
+// open starts a request, which has a slot of the store until it is closed.
+func (o *object) open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if err := o.account.addBytes(o.what, n); err != nil {
+		return nil, err
+	}
+	if o.slots != nil {
+		select {
+		case o.slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	body, err := o.bkt.GetRange(ctx, o.name, off, n)
+	if err != nil {
+		o.release()
+		return nil, fmt.Errorf("get %d bytes at %d of %s: %w", n, off, o.name, err)
+	}
+	return &slotted{body, o}, nil
+}
+
+func (o *object) release() {
+	if o.slots != nil {
+		<-o.slots
+	}
+}
+
+// slotted gives its slot back when it is closed, which is once.
+type slotted struct {
+	io.ReadCloser
+	of *object
+}
+
+// Close implements io.Closer.
+func (s *slotted) Close() error {
+	err := s.ReadCloser.Close()
+	s.of.release()
+	return err
+}
+
+// entry cuts an entry off the bytes from its start on. It begins with its length, to which extra bytes have to be added,
+// and ends no later than next, where another one starts; 0 is unknown. The content comes without its length and
+// is checked against the checksum in its last four bytes, which it comes without too. Where the bytes are too few it
+// says how many it needs. Errors that wrap errCorrupt concern this entry only.
+func (o *object) entry(b []byte, at, next int64, extra int) (content []byte, need int64, _ error) {
+	length, n := binary.Uvarint(b)
+	if n == 0 && len(b) < binary.MaxVarintLen32 {
+		return nil, entryBytesMin, nil
+	}
+	if n <= 0 || length > entryBytesMax {
+		return nil, 0, corruptf("%s: no entry starts at %d", o.name, at)
+	}
+	size := int64(n) + int64(length) + int64(extra)
+	if next > 0 && at+size > next {
+		return nil, 0, corruptf("%s: the entry at %d reaches into the one at %d", o.name, at, next)
+	}
+	if o.size > 0 && at+size > o.size {
+		return nil, 0, corruptf("%s: the entry at %d reaches over the end", o.name, at)
+	}
+	if size > int64(len(b)) {
+		return nil, size, nil
+	}
+	content, sum := b[n:size-4:size-4], b[size-4:size]
+	if crc32.Checksum(content, castagnoli) != binary.BigEndian.Uint32(sum) {
+		return nil, 0, corruptf("%s: checksum of the entry at %d is wrong", o.name, at)
+	}
+	return content, 0, nil
 }

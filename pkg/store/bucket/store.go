@@ -39,6 +39,9 @@ import (
 // The number of blocks that one request opens at a time.
 const openConcurrency = 16
 
+// The number of range reads that the store has under way, for all requests together.
+const rangeReadsMax = 256
+
 // Store serves the blocks of a bucket. Its methods may be called in parallel.
 type Store struct {
 	bkt     objstore.BucketReader
@@ -49,6 +52,7 @@ type Store struct {
 	budget  *store.Budget
 	cache   *cache
 	gate    *gate.Gate
+	slots   chan struct{} // see object
 
 	syncing sync.Mutex
 	blocks  atomic.Pointer[blockSet]
@@ -82,6 +86,7 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(cfg, reg), fetcher: fetcher,
 		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
 		cache:  newCache(cfg.IndexCacheBytesMax, reg),
+		slots:  make(chan struct{}, rangeReadsMax),
 		gate:   gate.New("thanos_bucket_store_series_gate_queries", cfg.SeriesConcurrency, reg),
 	}
 	s.blocks.Store(newBlockSet(nil, cfg.Name))
@@ -210,6 +215,7 @@ func (s *Store) clamp(req *store.SeriesRequest) *store.SeriesRequest {
 
 func (s *Store) newAccount(tenant string) *account {
 	a := &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	a.sentChunkSize = s.metrics.sentChunkSize.WithLabelValues(tenant)
 	for d := range dataTypes {
 		a.fetchDuration[d] = s.metrics.fetchDuration[d].WithLabelValues(tenant)
 	}
@@ -234,12 +240,8 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, ts []target,
 	g.SetLimit(openConcurrency)
 	for i, t := range ts {
 		opt := store.RelabelOptions{External: t.block.labels, Drop: req.WithoutReplicaLabels, MayClash: t.block.mayClash(req.WithoutReplicaLabels), Budget: s.budget}
-		c := &cursor{
-			ctx: ctx, block: t.block, req: req, acc: acc, metrics: s.metrics, tenant: tenant, shard: shardOf(req, opt),
-			batchMax: s.cfg.SeriesBatchSize, windowBytes: windowBytes(len(ts)),
-			mem: &hold{budget: s.budget}, batchMem: &hold{budget: s.budget},
-			entries: &arena{budget: s.budget}, data: &arena{budget: s.budget},
-		}
+		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts))
+		c.reader.shard = shardOf(req, opt)
 		g.Go(func() error {
 			c.open(t.matchers)
 			cs[i] = store.Relabel(c, opt)

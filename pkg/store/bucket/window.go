@@ -1,0 +1,310 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/koios-metrics/koios/pkg/store"
+)
+
+const (
+	// Series are read in batches that start small, so that a short answer is quick, and double up to the configured
+	// size, or until their entries take a window.
+	seriesBatchFirst = 256
+	// A window is what a request has in memory of the chunks of one block at a time, twice, for the next one is read
+	// while one is handed out; and again of its index entries. A request over many blocks shares this much among them,
+	// so that its need does not grow with the time it covers.
+	windowBytesAll = 32 << 20
+	windowBytesMin = 128 << 10
+	windowBytesMax = 2 << 20
+	// No chunk is thought to be longer, whatever the distance to the next one.
+	chunkDistanceMax = 1 << 20
+)
+
+// windowBytes returns the size of the windows of a request over so many blocks.
+func windowBytes(blocks int) int64 {
+	return min(max(windowBytesAll/int64(max(blocks, 1)), windowBytesMin), windowBytesMax)
+}
+
+// window is some series of a batch whose chunks have been read.
+type window struct {
+	batch  *batch
+	series []batchSeries
+	data   *arena
+	bad    badData
+	err    error
+	last   bool // there is nothing behind it
+}
+
+// batch is some series whose index entries have been read. Two of them take turns.
+type batch struct {
+	series    []batchSeries
+	chunks    []store.Chunk // of all series
+	chunkRefs []uint64
+	lengths   []int64 // of the chunks, 0 if unknown
+	mem       *hold
+	at        int  // series before this one have been handed out in windows
+	given     bool // somebody keeps series of it: chunks must not be used again
+}
+
+// batchSeries is a series of a batch; its chunks are chunks[from:to].
+type batchSeries struct {
+	labels   labels.Labels
+	from, to int
+}
+
+// windowReader reads the matching series of a block in the order of their stored labels, window by window: first the
+// index entries of a batch of series, which tell the labels and where the chunks are; then the chunks of a window of
+// that batch. It belongs to one goroutine at a time.
+type windowReader struct {
+	block  *loaded
+	req    *store.SeriesRequest
+	acc    *account
+	shard  func(stored labels.Labels) bool // nil selects all
+	filter []*labels.Matcher               // whose posting lists were left unread
+
+	batchMax    int
+	windowBytes int64
+	batchSize   int
+	refs        []uint32 // of the matching series that are not read yet
+	symbols     symbolTable
+	entry       seriesEntry
+	want        []wantedChunk
+	last        labels.Labels
+	entries     *arena
+
+	batches [2]batch
+	cur     int // the batch that windows are cut from
+
+	seriesRefetched, chunksRefetched counter
+}
+
+// read fills w with the next window. Whoever has the window before may use it meanwhile, but none before that.
+func (r *windowReader) read(ctx context.Context, w *window) {
+	*w = window{data: w.data}
+	for b := &r.batches[r.cur]; b.at >= len(b.series); {
+		if len(r.refs) == 0 {
+			w.last = true
+			return
+		}
+		// The current batch may still be in use; the other one is not.
+		next := &r.batches[1-r.cur]
+		if err := r.readSeries(ctx, next, &w.bad); err != nil {
+			w.err = fmt.Errorf("preload series: %w", err)
+			return
+		}
+		if len(next.series) > 0 {
+			r.cur, b = 1-r.cur, next
+		}
+	}
+	b := &r.batches[r.cur]
+	w.batch = b
+	if r.req.SkipChunks {
+		w.series, b.at = b.series[b.at:], len(b.series)
+		return
+	}
+	if err := r.readChunks(ctx, w); err != nil {
+		w.err = fmt.Errorf("load chunks: %w", err)
+	}
+}
+
+// readSeries reads the next batch of index entries. Series without a chunk in the time range are left out.
+func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badData) error {
+	n := min(r.batchSize, len(r.refs))
+	refs := r.refs[:n]
+	r.refs = r.refs[n:]
+	to.mem.free()
+	r.entries.reset()
+	if to.given {
+		to.chunks, to.given = nil, false
+	}
+	to.series, to.chunks, to.chunkRefs, to.lengths, to.at = to.series[:0], to.chunks[:0], to.chunkRefs[:0], to.lengths[:0], 0
+
+	// A piece, what it needs, the slice of its entry, an error.
+	if err := to.mem.reserve(int64(n) * (16 + 8 + 24 + 16)); err != nil {
+		return err
+	}
+	step := r.block.refStep // entries begin at its multiples
+	guess := (r.block.seriesLengths.guess() + step - 1) / step * step
+	pieces := make([]piece, n)
+	for i, ref := range refs {
+		pieces[i] = piece{off: int64(ref) * step, length: guess}
+		if i+1 < n {
+			pieces[i].length = min(guess, int64(refs[i+1]-ref)*step)
+		} else if len(r.refs) > 0 {
+			pieces[i].length = min(guess, int64(r.refs[0]-ref)*step)
+		}
+	}
+	contents, bad := make([][]byte, n), make([]error, n)
+	o := r.block.object(seriesData, r.acc)
+	err := o.read(ctx, pieces, r.entries, func(i int, b []byte) (int64, error) {
+		next := int64(0)
+		if i+1 < n {
+			next = pieces[i+1].off
+		}
+		content, need, err := o.entry(b, pieces[i].off, next, 4)
+		if need > 0 {
+			r.seriesRefetched.inc()
+			return need, nil
+		}
+		if errors.Is(err, errCorrupt) {
+			bad[i], err = err, nil
+		}
+		contents[i] = content
+		return 0, err
+	})
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for i, b := range contents {
+		bytes += int64(len(b))
+		if bad[i] == nil {
+			bad[i] = r.addSeries(to, b)
+		}
+		if err := bad[i]; err != nil {
+			if !errors.Is(err, errCorrupt) {
+				return err
+			}
+			damaged.add(err, r.block.meta.MinTime, r.block.meta.MaxTime)
+			if r.req.PartialResponse == store.Abort {
+				return err
+			}
+		}
+	}
+	// An entry's length takes a byte or two, its checksum four; then comes the next multiple of the step.
+	r.block.seriesLengths.learn(n, func(i int) int64 { return int64(len(contents[i])) + 2 + 4 })
+	r.acc.touch(seriesData, n, n, bytes)
+	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(bytes/int64(n), 1))))
+	return nil
+}
+
+// addSeries decodes an index entry and adds the series to the batch if it is wanted.
+func (r *windowReader) addSeries(to *batch, content []byte) error {
+	if err := r.entry.decode(content); err != nil {
+		return err
+	}
+	from := len(to.chunks)
+	found := false
+	own := int64(0) // the longest chunk of the series whose length is known
+	all := r.entry.chunks
+	for i, ch := range all {
+		length := int64(0)
+		if i+1 < len(all) && all[i+1].ref > ch.ref && all[i+1].ref>>32 == ch.ref>>32 {
+			length = min(int64(all[i+1].ref-ch.ref), chunkDistanceMax)
+			own = max(own, length)
+		}
+		if !store.Overlaps(ch.mint, ch.maxt, r.req.MinTime, r.req.MaxTime) {
+			continue
+		}
+		found = true
+		if r.req.SkipChunks {
+			break
+		}
+		to.chunks = append(to.chunks, store.Chunk{MinTime: ch.mint, MaxTime: ch.maxt})
+		to.chunkRefs = append(to.chunkRefs, ch.ref)
+		to.lengths = append(to.lengths, length)
+	}
+	if !found {
+		return nil
+	}
+	undo := func() { to.chunks, to.chunkRefs, to.lengths = to.chunks[:from], to.chunkRefs[:from], to.lengths[:from] }
+	ls, err := r.symbols.labels(r.entry.symbols)
+	if err != nil {
+		undo()
+		return err
+	}
+	if r.shard != nil && !r.shard(ls) || !matches(r.filter, ls) {
+		undo()
+		return nil
+	}
+	if labels.Compare(r.last, ls) >= 0 && !r.last.IsEmpty() {
+		undo()
+		return corruptf("series %s comes after %s", ls, r.last)
+	}
+	r.last = ls
+	for i := from; i < len(to.lengths); i++ {
+		if to.lengths[i] == 0 {
+			to.lengths[i] = own // the last one of the block is cut short, if anything
+		}
+	}
+	n := len(to.chunks) - from
+	if err := r.acc.addChunks(n); err != nil {
+		return err
+	}
+	// The labels, the series itself, and for each chunk the chunk, its reference, its length and what is noted while it
+	// is read.
+	if err := to.mem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*(80+8+8+48)); err != nil {
+		return err
+	}
+	to.series = append(to.series, batchSeries{labels: ls, from: from, to: len(to.chunks)})
+	return nil
+}
+
+func matches(ms []*labels.Matcher, ls labels.Labels) bool {
+	for _, m := range ms {
+		if !m.Matches(ls.Get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// readChunks reads the chunks of the next window of the current batch.
+func (r *windowReader) readChunks(ctx context.Context, w *window) error {
+	w.data.reset()
+	b := w.batch
+	start, from := b.at, b.series[b.at].from
+	end, guess := start, r.block.chunkLengths.guess()
+	for size := int64(0); end < len(b.series); end++ {
+		for i := b.series[end].from; i < b.series[end].to; i++ {
+			if b.lengths[i] > 0 {
+				size += b.lengths[i]
+			} else {
+				size += guess
+			}
+		}
+		if size > r.windowBytes && end > start {
+			break
+		}
+	}
+	b.at, w.series = end, b.series[start:end]
+	r.want = r.want[:0]
+	for i := from; i < b.series[end-1].to; i++ {
+		r.want = append(r.want, wantedChunk{ref: b.chunkRefs[i], length: b.lengths[i], to: &b.chunks[i]})
+	}
+	if err := r.block.readChunks(ctx, r.want, r.req.Aggregates, w.data, r.acc, r.chunksRefetched.inc); err != nil {
+		return err
+	}
+	for i := range r.want {
+		c := &r.want[i]
+		r.acc.chunkSize(c.size)
+		if c.bad != nil {
+			w.bad.add(c.bad, c.to.MinTime, c.to.MaxTime)
+		}
+	}
+	if w.bad.count > 0 {
+		if r.req.PartialResponse == store.Abort {
+			return w.bad.first
+		}
+		for i := range w.series {
+			b.dropDamaged(&w.series[i])
+		}
+	}
+	return nil
+}
+
+// dropDamaged takes the chunks without data out of a series.
+func (b *batch) dropDamaged(s *batchSeries) {
+	kept := s.from
+	for i := s.from; i < s.to; i++ {
+		if ch := &b.chunks[i]; ch.Raw.Present() || ch.Aggrs != nil {
+			b.chunks[kept] = *ch
+			kept++
+		}
+	}
+	s.to = kept
+}
