@@ -3,6 +3,7 @@ package query
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/koios-metrics/koios/pkg/dedup"
@@ -52,8 +53,17 @@ type Config struct {
 	// ChunkBytesMax bounds the memory in bytes for the series and encoded chunks of all running
 	// queries, and for the groups of streamed aggregations; 0 is no bound.
 	ChunkBytesMax int64
-	// Budget is charged instead if it is not nil, for whoever shares one with others.
+	// QueryBytesMax bounds the same memory for each query by itself; 0 is no bound.
+	QueryBytesMax int64
+	// Budget is charged instead of one of ChunkBytesMax if it is not
+	// nil, for whoever shares one with others.
 	Budget *store.Budget
+
+	// ShadowSample is the part, from 0 to 1, of the queries answered by EngineThanos that EnginePrometheus evaluates
+	// again when the answer has been sent, to count differences.
+	ShadowSample float64
+	// ShadowBytesMax bounds the memory in bytes of these evaluations, beside ChunkBytesMax; 0 is no bound.
+	ShadowBytesMax int64
 
 	// Dedup says how replicas are merged.
 	Dedup dedup.Mode
@@ -90,6 +100,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if err := validateEngine(c.Engine); err != nil && c.Engine != "" {
 		errs = append(errs, err)
+	}
+	if c.ShadowSample < 0 || c.ShadowSample > 1 || math.IsNaN(c.ShadowSample) {
+		errs = append(errs, fmt.Errorf("shadow sample of %v: it is a part of the queries, from 0 to 1", c.ShadowSample))
 	}
 	for _, d := range []struct {
 		name  string

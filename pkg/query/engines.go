@@ -94,7 +94,7 @@ func openActiveQueries(cfg Config, logger *slog.Logger) (t *promql.ActiveQueryTr
 			t, err = nil, fmt.Errorf("open log of active queries in %s: %v", cfg.ActiveQueryPath, p)
 		}
 	}()
-	return promql.NewActiveQueryTracker(cfg.ActiveQueryPath, max(cfg.MaxConcurrent, 1), logger), nil
+	return promql.NewActiveQueryTracker(cfg.ActiveQueryPath, max(cfg.MaxConcurrent, 1)+shadowsMax, logger), nil
 }
 
 func (e *engines) close() error {
@@ -179,6 +179,7 @@ func (e *engines) prepareOn(ctx context.Context, name string, why *route, q *Que
 }
 
 func (e *engines) query(ctx context.Context, name string, q *Queryable, req *Request, lookback time.Duration) (promql.Query, error) {
+	q.floatsOnly = name == EngineThanos && e.fallback
 	if name == EnginePrometheus {
 		opts := promql.NewPrometheusQueryOpts(req.PerStepStats, lookback)
 		if req.Step == 0 {
@@ -186,7 +187,6 @@ func (e *engines) query(ctx context.Context, name string, q *Queryable, req *Req
 		}
 		return e.prom.NewRangeQuery(ctx, q, opts, req.Expr, req.Start, req.End, req.Step)
 	}
-	q.floatsOnly = e.fallback
 	optimizers := []logicalplan.Optimizer{dotall{}}
 	if e.stream && !q.unstreamed {
 		optimizers = append(optimizers, streaming{q})

@@ -27,6 +27,7 @@ type Querier struct {
 	selects    *gate.Gate // never entered itself: its twins bound the selects of one request each
 	chunkBytes *store.Budget
 	metrics    *metrics
+	shadow     *shadow
 	histograms selectorNotes // have native histograms
 	unstreamed selectorNotes // can't be streamed for another reason
 }
@@ -41,7 +42,7 @@ func New(st store.Store, cfg Config, logger log.Logger, reg prometheus.Registere
 	if err != nil {
 		return nil, err
 	}
-	return &Querier{
+	q := &Querier{
 		store:      st,
 		cfg:        cfg,
 		engines:    es,
@@ -49,11 +50,16 @@ func New(st store.Store, cfg Config, logger log.Logger, reg prometheus.Registere
 		selects:    gate.New("thanos_query_concurrent_selects_gate_selects", cfg.MaxConcurrentSelect, reg),
 		chunkBytes: cfg.Budget,
 		metrics:    newMetrics(reg),
-	}, nil
+	}
+	q.shadow = newShadow(q, cfg, logger)
+	return q, nil
 }
 
-// Close closes the log of running queries. No query may run any more.
-func (q *Querier) Close() error { return q.engines.close() }
+// Close ends shadow evaluations and closes the log of running queries. No query may run any more.
+func (q *Querier) Close() error {
+	q.shadow.close()
+	return q.engines.close()
+}
 
 // Config returns the configuration with its defaults filled in.
 func (q *Querier) Config() Config { return q.cfg }
@@ -91,10 +97,15 @@ type Result struct {
 	AnalysisErr error
 
 	evaluation *evaluation
+	shadow     func() // compares the result in the background and closes the evaluation; nil is not to be
 }
 
 // Close gives the memory of the value back; the value must not be used afterwards.
 func (r *Result) Close() {
+	if r.shadow != nil {
+		r.shadow()
+		return
+	}
 	r.evaluation.close()
 }
 
@@ -145,6 +156,9 @@ func (q *Querier) Exec(ctx context.Context, req Request) (*Result, error) {
 	if req.Analyze {
 		r.Analysis, r.AnalysisErr = analyze(ev.query, ev.engine)
 	}
+	if q.shadow.wants(r) {
+		r.shadow = func() { q.shadow.take(ctx, r, req) }
+	}
 	return r, nil
 }
 
@@ -170,7 +184,7 @@ func (q *Querier) run(ctx context.Context, ev *evaluation, req *Request) (*promq
 			return res, ev, nil
 		}
 		ev.close()
-		queryable := q.Queryable(req.Options)
+		queryable := q.queryable(req.Options, ev.queryable.common)
 		queryable.unstreamed = unstreamed
 		var err error
 		if ev, err = q.engines.prepareOn(ctx, name, why, queryable, req, q.lookback(req)); err != nil {

@@ -23,20 +23,46 @@ type Queryable struct {
 
 	unstreamed bool         // nothing is to be streamed
 	floatsOnly bool         // native histograms end the query with errHistograms
-	held       atomic.Int64 // bytes of the budget that scans hold
+	held       atomic.Int64 // bytes of the budgets that scans hold
+
+	own    *store.Budget // of this request
+	common *store.Budget // of all requests together
 }
 
 // Queryable makes the access of one request.
-func (q *Querier) Queryable(opts Options) *Queryable {
-	return &Queryable{q: q, opts: opts, selects: q.selects.Twin()}
+func (q *Querier) Queryable(opts Options) *Queryable { return q.queryable(opts, q.chunkBytes) }
+
+// queryable makes the access of one request that is charged to a budget, and to one of its own.
+func (q *Querier) queryable(opts Options, common *store.Budget) *Queryable {
+	return &Queryable{q: q, opts: opts, selects: q.selects.Twin(), own: store.NewBudget(ownBudget, q.cfg.QueryBytesMax), common: common}
+}
+
+// ownBudget names the budget of one request in refusals.
+const ownBudget = "memory for one query (--query.max-memory-per-query)"
+
+// charge takes n bytes of both budgets, or of none.
+func (q *Queryable) charge(n int64) error {
+	if err := q.own.Reserve(n); err != nil {
+		return err
+	}
+	if err := q.common.Reserve(n); err != nil {
+		q.own.Release(n)
+		return err
+	}
+	return nil
+}
+
+func (q *Queryable) discharge(n int64) {
+	q.own.Release(n)
+	q.common.Release(n)
 }
 
 // Fetched counts what the request has read from the Store so far.
 func (q *Queryable) Fetched() Fetched { return q.fetched.load() }
 
-// reserve charges n bytes to the budget until they are released, at the latest by close.
+// reserve charges n bytes to the budgets until they are released, at the latest by close.
 func (q *Queryable) reserve(n int64) error {
-	if err := q.q.chunkBytes.Reserve(n); err != nil {
+	if err := q.charge(n); err != nil {
 		return err
 	}
 	q.held.Add(n)
@@ -45,7 +71,7 @@ func (q *Queryable) reserve(n int64) error {
 
 func (q *Queryable) release(n int64) {
 	q.held.Add(-n)
-	q.q.chunkBytes.Release(n)
+	q.discharge(n)
 }
 
 // close gives back what scans hold.
@@ -89,7 +115,7 @@ func (q *querier) Select(ctx context.Context, _ bool, hints *storage.SelectHints
 
 // reserve charges n bytes until Close.
 func (q *querier) reserve(n int64) error {
-	if err := q.q.chunkBytes.Reserve(n); err != nil {
+	if err := q.charge(n); err != nil {
 		return err
 	}
 	q.mu.Lock()
@@ -153,7 +179,7 @@ func (q *querier) Close() error {
 	q.running.Wait()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.q.chunkBytes.Release(q.held)
+	q.discharge(q.held)
 	q.held = 0
 	return nil
 }

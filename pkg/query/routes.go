@@ -34,10 +34,18 @@ func (r *route) String() string {
 }
 
 var (
+	routeSelectors = route{
+		name:   "anchored_or_smoothed",
+		reason: "promql-engine does not know these modifiers of selectors, and evaluates as if they were not there",
+		issue:  "https://github.com/thanos-io/promql-engine/issues/630",
+		wants: func(n parser.Node) bool {
+			v, ok := n.(*parser.VectorSelector)
+			return ok && (v.Anchored || v.Smoothed)
+		},
+	}
 	routeTimestamp = route{
 		name:   "timestamp_of_expression",
-		reason: "timestamp() of EngineThanos looks through what stands around a selector to the times of its samples, where Prometheus gives the time of evaluation",
-		issue:  "https://github.com/thanos-io/promql-engine/pull/598",
+		reason: "timestamp() of promql-engine over anything but a selector drops the parts of a second of the time of evaluation",
 		wants: func(n parser.Node) bool {
 			c, ok := n.(*parser.Call)
 			return ok && c.Func.Name == "timestamp" && !isSelector(c.Args[0])
@@ -45,7 +53,7 @@ var (
 	}
 	routePrediction = route{
 		name:   "prediction_at_fixed_time",
-		reason: "predict_linear() of EngineThanos over a range at a fixed time answers some steps only",
+		reason: "predict_linear() of promql-engine over a range at a fixed time answers some steps only",
 		issue:  "https://github.com/thanos-io/promql-engine/pull/527",
 		wants: func(n parser.Node) bool {
 			c, ok := n.(*parser.Call)
@@ -54,7 +62,7 @@ var (
 	}
 	routeQuantile = route{
 		name:   "quantile_out_of_range",
-		reason: "histogram_quantile() of EngineThanos answers NaN for quantiles below 0 or above 1 where buckets are missing, Prometheus an infinity",
+		reason: "histogram_quantile() of promql-engine answers NaN for quantiles below 0 or above 1 where buckets are missing, Prometheus's an infinity",
 		wants: func(n parser.Node) bool {
 			c, ok := n.(*parser.Call)
 			return ok && c.Func.Name == "histogram_quantile" && !isShare(c.Args[0])
@@ -62,7 +70,7 @@ var (
 	}
 	routeCountValues = route{
 		name:   "count_values_of_expression",
-		reason: "EngineThanos may round the last digit of a value in another way, and count_values() makes labels of all digits",
+		reason: "promql-engine may round the last digit of a value in another way, and count_values() makes labels of all digits",
 		issue:  "https://github.com/thanos-io/promql-engine/pull/697",
 		wants: func(n parser.Node) bool {
 			a, ok := n.(*parser.AggregateExpr)
@@ -71,32 +79,45 @@ var (
 	}
 	routeHistograms = route{
 		name:   "native_histograms",
-		reason: "operators and functions of EngineThanos lose native histograms, keep those that Prometheus drops, or take them for zeros",
+		reason: "operators and functions of promql-engine lose native histograms, keep those that Prometheus drops, or take them for zeros",
 		issue:  "https://github.com/thanos-io/promql-engine/issues/599",
 	}
 	routeTwice = route{
 		name:   "two_values_at_a_time",
-		reason: "EngineThanos does not notice that labels match many to many, and gives a series several values at a time",
+		reason: "promql-engine does not notice that labels match many to many, and gives a series several values at a time",
 		issue:  "https://github.com/thanos-io/promql-engine/issues/32",
+		wants: func(n parser.Node) bool {
+			b, ok := n.(*parser.BinaryExpr)
+			if !ok || b.VectorMatching == nil || b.Op.IsComparisonOperator() && !b.ReturnBool {
+				return false
+			}
+			switch b.VectorMatching.Card {
+			case parser.CardManyToOne:
+				return severalNames(b.LHS)
+			case parser.CardOneToMany:
+				return severalNames(b.RHS)
+			}
+			return false
+		},
 	}
 	routeError = route{
 		name:   "error",
-		reason: "EngineThanos refused the data; it also does that where series get equal labels without ever having samples at the same time",
+		reason: "promql-engine refused the data; it also does that where series get equal labels without ever having samples at the same time",
 		issue:  "https://github.com/thanos-io/promql-engine/pull/402",
 	}
 	routeUnsupported = route{
 		name:   "unsupported",
-		reason: "EngineThanos does not have what the query needs",
+		reason: "promql-engine does not have what the query needs",
 	}
 	routeSubqueryStats = route{
 		name:   "subquery_statistics",
-		reason: "operators of EngineThanos below a subquery may run on for a moment when the answer is there, and count while the counts are read",
+		reason: "operators of promql-engine below a subquery may run on for a moment when the answer is there, and count while the counts are read",
 	}
 )
 
 // routes are all of them, in the order in which they are looked at.
 func routes() []*route {
-	return []*route{&routeTimestamp, &routePrediction, &routeQuantile, &routeCountValues, &routeHistograms, &routeTwice, &routeError, &routeUnsupported, &routeSubqueryStats}
+	return []*route{&routeSelectors, &routeTimestamp, &routePrediction, &routeQuantile, &routeCountValues, &routeHistograms, &routeTwice, &routeError, &routeUnsupported, &routeSubqueryStats}
 }
 
 // routed returns why EngineThanos shall not evaluate an expression, nil if nothing speaks against it. Functions
@@ -122,10 +143,10 @@ func (e *engines) routed(expr parser.Expr, notes *selectorNotes) *route {
 	return nil
 }
 
-// errHistograms ends a query of EngineThanos that comes upon native histograms.
+// errHistograms ends a query of promql-engine that comes upon native histograms.
 var errHistograms = errors.New("there are native histograms")
 
-// doubted returns why an answer of EngineThanos is not to be trusted, nil if it is.
+// doubted returns why an answer of promql-engine is not to be trusted, nil if it is.
 func doubted(ctx context.Context, res *promql.Result) *route {
 	switch err := res.Err; {
 	case errors.Is(err, errHistograms):
