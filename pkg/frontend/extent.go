@@ -1,0 +1,158 @@
+package frontend
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/koios-metrics/koios/pkg/frontend/matrix"
+)
+
+// extent is what is known of a query from start to end, in ms, both of them steps and inclusive.
+type extent struct {
+	start, end int64
+	answer     *matrix.Answer
+}
+
+// annotated extents are used whole or not at all, since nobody knows which of their steps an annotation is about.
+func (e *extent) annotated() bool { return len(e.answer.Warnings)+len(e.answer.Infos) > 0 }
+
+// entryVersion is the first byte of an entry; another one is an entry of another program.
+const entryVersion = 1
+
+// errEntry is wrapped by errors about entries that can't be read.
+var errEntry = errors.New("not an entry of the results cache")
+
+// encodeExtents makes an entry: the version, and for each extent its start, end and length, and its answer as a
+// querier would send it.
+func encodeExtents(es []extent) ([]byte, error) {
+	out := []byte{entryVersion}
+	var buf bytes.Buffer
+	for i := range es {
+		buf.Reset()
+		if err := es[i].answer.Encode(&buf); err != nil {
+			return nil, err
+		}
+		out = binary.AppendVarint(out, es[i].start)
+		out = binary.AppendVarint(out, es[i].end)
+		out = binary.AppendUvarint(out, uint64(buf.Len()))
+		out = append(out, buf.Bytes()...)
+	}
+	return out, nil
+}
+
+// decodeExtents reads an entry, whose bytes the extents share. Only those that overlap the time from start to end are
+// decoded when wanted; nil wants all.
+func decodeExtents(b []byte, step int64) ([]extent, error) {
+	if len(b) == 0 || b[0] != entryVersion {
+		return nil, fmt.Errorf("%w: unknown version", errEntry)
+	}
+	var es []extent
+	for b = b[1:]; len(b) > 0; {
+		var e extent
+		var n, m, k int
+		e.start, n = binary.Varint(b)
+		if n > 0 {
+			e.end, m = binary.Varint(b[n:])
+		}
+		var size uint64
+		if m > 0 {
+			size, k = binary.Uvarint(b[n+m:])
+		}
+		if k <= 0 || size > uint64(len(b)-n-m-k) {
+			return nil, fmt.Errorf("%w: cut off", errEntry)
+		}
+		text := b[n+m+k:][:size]
+		b = b[n+m+k+int(size):]
+		if e.end < e.start || (e.end-e.start)%step != 0 || len(es) > 0 && e.start <= es[len(es)-1].end {
+			return nil, fmt.Errorf("%w: an extent from %d to %d at a step of %d", errEntry, e.start, e.end, step)
+		}
+		var err error
+		if e.answer, err = matrix.Decode(text); err != nil {
+			return nil, fmt.Errorf("%w: %w", errEntry, err)
+		}
+		es = append(es, e)
+	}
+	return es, nil
+}
+
+// span is a time from start to end in ms, both inclusive.
+type span struct{ start, end int64 }
+
+// cover chooses the extents that can be used from start to end, cut to it, and the gaps between them.
+func cover(es []extent, start, end, step int64) (use []extent, gaps []span) {
+	at := start
+	for _, e := range es {
+		if e.end < at || e.start > end {
+			continue
+		}
+		if e.annotated() && (e.start < at || e.end > end) {
+			continue
+		}
+		from, to := max(e.start, at), min(e.end, end)
+		if (from-start)%step != 0 {
+			continue // another grid: it has another key, so this is a damaged entry
+		}
+		if from > at {
+			gaps = append(gaps, span{at, from - step})
+		}
+		use = append(use, extent{from, to, e.answer.Between(from, to)})
+		at = to + step
+	}
+	if at <= end {
+		gaps = append(gaps, span{at, end})
+	}
+	return use, gaps
+}
+
+// addExtents adds new extents to old ones. Where two overlap the new one stays, being later; neighbours
+// become one.
+func addExtents(old, more []extent, step int64) []extent {
+	var all []extent
+	for _, e := range old {
+		if !slices.ContainsFunc(more, func(m extent) bool { return m.start <= e.end && e.start <= m.end }) {
+			all = append(all, e)
+			continue
+		}
+		if e.annotated() {
+			continue
+		}
+		// What is left of it on both sides.
+		rest := []extent{e}
+		for _, m := range more {
+			var left []extent
+			for _, r := range rest {
+				if m.start > r.end || r.start > m.end {
+					left = append(left, r)
+					continue
+				}
+				if r.start < m.start {
+					left = append(left, extent{r.start, m.start - step, r.answer.Between(r.start, m.start-step)})
+				}
+				if r.end > m.end {
+					left = append(left, extent{m.end + step, r.end, r.answer.Between(m.end+step, r.end)})
+				}
+			}
+			rest = left
+		}
+		all = append(all, rest...)
+	}
+	all = append(all, more...)
+	slices.SortFunc(all, func(a, b extent) int {
+		if a.start < b.start {
+			return -1
+		}
+		return 1
+	})
+	merged := all[:0]
+	for _, e := range all {
+		if n := len(merged); n > 0 && merged[n-1].end+step == e.start && !merged[n-1].annotated() && !e.annotated() {
+			merged[n-1] = extent{merged[n-1].start, e.end, matrix.Join(merged[n-1].answer, e.answer)}
+			continue
+		}
+		merged = append(merged, e)
+	}
+	return merged
+}

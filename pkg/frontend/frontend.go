@@ -1,0 +1,187 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/koios-metrics/koios/pkg/tenancy"
+)
+
+// Frontend is an http.Handler that answers as the queriers below would. It may be called in parallel.
+type Frontend struct {
+	cfg     Config
+	logger  log.Logger
+	metrics *metrics
+	down    *downstream
+	ranges  rangeHandler
+	proxy   *httputil.ReverseProxy
+}
+
+// New makes a frontend. The error names what is wrong with the configuration.
+func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Frontend, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	f := &Frontend{cfg: cfg, logger: logger, metrics: newMetrics(reg)}
+	f.down = &downstream{url: cfg.Downstream, client: &http.Client{Transport: cfg.Transport}, bytesMax: cfg.AnswerBytesMax}
+	f.ranges = f.rangeChain()
+	f.proxy = &httputil.ReverseProxy{
+		Rewrite:       f.rewrite,
+		Transport:     cfg.Transport,
+		FlushInterval: -1, // as it comes
+		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, err error) { f.writeError(w, err) },
+	}
+	return f, nil
+}
+
+// rangeChain builds the chain of range queries from its end.
+func (f *Frontend) rangeChain() rangeHandler {
+	c := f.cfg.Range
+	h := retry(c.Attempts, f.metrics, f.down)
+	if c.Cache != nil {
+		h = &results{
+			cache: c.Cache, freshness: c.Freshness, interval: c.Split.interval, ttl: c.TTL, compress: c.Compress,
+			parallel: c.Split.Parallel, now: f.cfg.Now, next: h, logger: f.logger, metrics: f.metrics,
+		}
+	}
+	h = &splitter{cfg: c.Split, parse: f.cfg.Parse, next: h, metrics: f.metrics}
+	if c.Align {
+		h = align(h)
+	}
+	return h
+}
+
+// formBytesMax bounds the body of a request.
+const formBytesMax = 10 << 20
+
+// ServeHTTP implements http.Handler.
+func (f *Frontend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasSuffix(r.URL.Path, "/api/v1/query_range") && (r.Method == http.MethodGet || r.Method == http.MethodPost) {
+		r.Body = http.MaxBytesReader(w, r.Body, formBytesMax)
+		f.serveRange(w, r)
+		return
+	}
+	f.proxy.ServeHTTP(w, r)
+}
+
+func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		f.writeError(w, err)
+		return
+	}
+	c, err := f.callOf(r)
+	if err != nil {
+		f.writeError(w, &badRequestError{err})
+		return
+	}
+	form := r.Form
+	if form.Get("partial_response") == "" {
+		form.Set("partial_response", fmt.Sprint(f.cfg.Range.PartialResponse))
+	}
+	q, err := parseRange(c, form, f.cfg.Parse)
+	if err != nil {
+		// The querier says what is wrong with it, or knows more than we do.
+		f.pass(w, r, &c, form)
+		return
+	}
+	if limit := f.cfg.Range.LengthMax; limit > 0 && q.end-q.start > limit {
+		f.writeError(w, &badRequestError{fmt.Errorf("the range is %d s long, %d s are allowed (--query-range.max-query-length)", (q.end-q.start)/1000, limit/1000)})
+		return
+	}
+	a, err := f.ranges.do(r.Context(), q)
+	if err != nil {
+		f.writeError(w, err)
+		return
+	}
+	for name, vs := range a.header {
+		if name != "Content-Length" && name != "Content-Encoding" && name != "Date" && name != "Connection" && name != "Transfer-Encoding" {
+			w.Header()[name] = vs
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if a.noStore {
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	if err := a.Encode(w); err != nil {
+		level.Debug(f.logger).Log("msg", "client went before the end of its answer", "err", err)
+	}
+}
+
+// callOf reads what every request has.
+func (f *Frontend) callOf(r *http.Request) (call, error) {
+	tenant, err := f.cfg.Tenancy.FromRequest(r)
+	if err != nil {
+		return call{}, err
+	}
+	c := call{path: r.URL.Path, tenant: tenant, org: "anonymous", header: http.Header{}, noCache: noStore(r.Header)}
+	if len(f.cfg.OrgHeaders) == 0 {
+		c.org = tenant
+	}
+	for _, name := range f.cfg.OrgHeaders {
+		if v := r.Header.Get(name); v != "" {
+			c.org = v
+			break
+		}
+	}
+	for _, name := range f.cfg.ForwardHeaders {
+		if vs := r.Header.Values(name); len(vs) > 0 {
+			c.header[http.CanonicalHeaderKey(name)] = vs
+		}
+	}
+	return c, nil
+}
+
+// pass sends a form on as it came, and its answer back.
+func (f *Frontend) pass(w http.ResponseWriter, r *http.Request, c *call, form url.Values) {
+	out := r.Clone(r.Context())
+	out.Method = http.MethodPost
+	body := form.Encode()
+	out.Header = http.Header{}
+	for _, name := range []string{"Accept", "Accept-Encoding"} {
+		if vs := r.Header.Values(name); len(vs) > 0 {
+			out.Header[name] = vs
+		}
+	}
+	c.head(out.Header)
+	out.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	out.URL.RawQuery = ""
+	out.Body, out.ContentLength = readCloser(body), int64(len(body))
+	f.proxy.ServeHTTP(w, out)
+}
+
+// rewrite aims a request at the queriers.
+func (f *Frontend) rewrite(p *httputil.ProxyRequest) {
+	u := f.down.target(p.In.URL.Path)
+	u.RawQuery = p.In.URL.RawQuery
+	p.Out.URL = u
+	p.Out.Host = ""
+	if tenant, err := f.cfg.Tenancy.FromRequest(p.In); err == nil {
+		p.Out.Header.Set(tenancy.DefaultHeader, tenant)
+	}
+	p.SetXForwarded()
+}
+
+// Ready tells whether the queriers can be asked: they answer their readiness page with neither 4xx nor 5xx.
+func (f *Frontend) Ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.down.target("/-/ready").String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := f.down.client.Do(req)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 400 {
+		err = fmt.Errorf("%s answers %s", req.URL, resp.Status)
+	}
+	return errors.Join(err, resp.Body.Close())
+}

@@ -1,0 +1,3 @@
+// Package frontend asks a query frontend and the querier below it the same, over data that arrives late, stores that go
+// away and caches that forget, and compares the answers. It holds nothing outside of its tests.
+package frontend

@@ -1,0 +1,230 @@
+package frontend
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// queries are asked over changing ranges.
+var queries = []string{
+	`sum by (job) (rate(requests_total[5m]))`,
+	`rate(requests_total[5m])`,
+	`requests_total`,
+	`{job="api"}`,
+	`rate({__name__=~"requests_total|errors_total"}[5m])`,
+	`sum(rate(errors_total[5m])) / sum(rate(requests_total[5m]))`,
+	`max_over_time(temperature[10m])`,
+	`avg_over_time(temperature[5m:1m])`,
+	`topk(2, temperature)`,
+	`count by (__name__) ({__name__=~".+"})`,
+	`temperature > 50`,
+	`temperature offset 10m`,
+	`temperature offset -10m`,
+	`rate(requests_total[5m] offset -5m)`,
+	`temperature @ end()`,
+	`sum(temperature @ start()) + sum(temperature)`,
+	`sum_over_time(temperature[10m] @ 1700010000)`,
+	`absent(temperature{instance="host-9"})`,
+	`absent(temperature)`,
+	`vector(time())`,
+	`time()`,
+	`requests_total or vector(0)`,
+	`label_replace(temperature, "job", "$1", "instance", "(.*)-.*")`,
+	`label_replace(sum by (instance) (temperature), "host", "$1", "instance", "(.*)")`,
+	`label_replace(temperature, "job", "same", "instance", ".*")`,
+	`-{__name__=~"requests_total|errors_total"}`,
+	`requests_total / on (instance, job) group_left errors_total`,
+	`quantile by (job) (0.9, temperature)`,
+	`count_values("value", round(temperature, 50))`,
+	`increase(temperature[10m])`,
+	`sort_desc(temperature)`,
+	`timestamp(temperature)`,
+	`histogram_quantile(0.9, temperature)`,
+	`sum(`,
+	`foo bar`,
+	`requests_total[5m]`,
+	`label_replace(temperature, "job", "$1", "instance", "(")`,
+	`day_of_week()`,
+	`scalar(temperature{instance="host-0",job="api"})`,
+	`limitk(2, temperature)`,
+}
+
+// reply is an answer of either.
+type reply struct {
+	Code int
+	Body answerBody
+}
+
+type answerBody struct {
+	Status, ErrorType, Error string
+	Data                     struct {
+		ResultType string
+		Result     []struct {
+			Metric map[string]string
+			Values [][2]any
+		}
+	}
+	Warnings, Infos []string
+}
+
+func ask(t *testing.T, ctx context.Context, base string, form url.Values, header http.Header) (r reply) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/api/v1/query_range", strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = header.Clone()
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Code = resp.StatusCode
+	if err := json.Unmarshal(b, &r.Body); err != nil {
+		t.Fatalf("%v: %s", err, b)
+	}
+	slices.Sort(r.Body.Warnings)
+	slices.Sort(r.Body.Infos)
+	return r
+}
+
+// alike makes two failures equal: a part of a range may meet another error first, and says so with its own times.
+func alike(r reply) reply {
+	if r.Code != http.StatusOK {
+		return reply{Code: r.Code, Body: answerBody{Status: r.Body.Status, ErrorType: r.Body.ErrorType}}
+	}
+	for i, w := range r.Body.Warnings {
+		// A gap is named with the times that were asked for.
+		if at := strings.Index(w, " between "); at >= 0 {
+			r.Body.Warnings[i] = w[:at]
+		}
+	}
+	r.Body.Warnings = slices.Compact(r.Body.Warnings)
+	return r
+}
+
+// Shows that whatever was asked before, in whatever order, and whatever happened to stores, data and cache between, the
+// frontend answers as the querier does at the aligned range: sequences of queries with changing ranges, steps and
+// parameters of two tenants, while late samples arrive, stores come and go, and the cache forgets or garbles entries.
+func TestRangesEqualTheQueriers(t *testing.T) {
+	sequences, first := 12, uint64(0)
+	if s := os.Getenv("KOIOS_FRONTEND_SEQUENCES"); s != "" {
+		var err error
+		if sequences, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	questions, nonEmpty, hits := 0, 0, 0
+	for seed := first; seed < first+uint64(sequences); seed++ {
+		rnd := rand.New(rand.NewPCG(seed, 5))
+		w := newWorld(t, seed)
+		favourites := []string{queries[rnd.IntN(len(queries))], queries[rnd.IntN(len(queries))], queries[rnd.IntN(len(queries))]}
+		for range 40 {
+			switch rnd.IntN(8) {
+			case 0:
+				w.now += rnd.Int64N(30 * 60_000)
+			case 1:
+				w.clusters[rnd.IntN(len(w.clusters))].leave(rnd.IntN(2) == 0)
+			case 2:
+				w.cache.mu.Lock()
+				w.cache.bad = rnd.IntN(3) == 0
+				w.cache.mu.Unlock()
+			}
+			form, header := question(rnd, w, favourites[rnd.IntN(len(favourites))])
+			aligned := alignedForm(form)
+			want, got := alike(ask(t, t.Context(), w.querier.URL, aligned, header)), alike(ask(t, t.Context(), w.frontend.URL, form, header))
+			if d := cmp.Diff(want, got); d != "" {
+				t.Fatalf("seed %d: %v\nquerier against frontend: %s", seed, form, d)
+			}
+			questions++
+			if len(want.Body.Data.Result) > 0 {
+				nonEmpty++
+			}
+		}
+		hits += w.cache.hits
+		w.frontend.Close()
+		w.querier.Close()
+	}
+	t.Logf("%d questions in %d sequences, %d with an answer that is not empty, %d entries found in the cache", questions, sequences, nonEmpty, hits)
+	if nonEmpty < questions/2 || hits < questions/4 {
+		t.Error("most answers are empty, or the cache was of no use: this test shows nothing")
+	}
+}
+
+func question(rnd *rand.Rand, w *world, query string) (url.Values, http.Header) {
+	steps := []int64{15_000, 30_000, 60_000, 120_000, 300_000, 7_000, 90_000}
+	step := steps[rnd.IntN(len(steps))]
+	end := w.now + rnd.Int64N(3)*300_000 - rnd.Int64N(3)*rnd.Int64N(length/2)
+	start := end - rnd.Int64N(4*3600_000)
+	form := url.Values{"query": {query}, "start": {seconds(start)}, "end": {seconds(end)}, "step": {seconds(step)}}
+	set := func(name string, values ...string) {
+		if rnd.IntN(5) == 0 {
+			form.Set(name, values[rnd.IntN(len(values))])
+		}
+	}
+	set("dedup", "false", "true", "0")
+	set("partial_response", "false", "true")
+	set("max_source_resolution", "auto", "5m", "0s", "3600")
+	set("lookback_delta", "2m", "300")
+	set("engine", "prometheus", "thanos")
+	set("replicaLabels[]", "replica", "cluster")
+	set("unheard_of", "1")
+	header := http.Header{}
+	if rnd.IntN(4) == 0 {
+		header.Set("THANOS-TENANT", "other")
+	}
+	if rnd.IntN(8) == 0 {
+		header.Set("Cache-Control", "no-store")
+	}
+	return form, header
+}
+
+func seconds(ms int64) string { return strconv.FormatFloat(float64(ms)/1000, 'f', -1, 64) }
+
+// alignedForm is a form as the frontend moves it; one with what it does not know goes down as it is.
+func alignedForm(form url.Values) url.Values {
+	out := url.Values{}
+	for name, vs := range form {
+		out[name] = vs
+	}
+	if form.Has("unheard_of") {
+		return out
+	}
+	if !parses(form.Get("query")) {
+		return out
+	}
+	ms := func(name string) int64 {
+		f, err := strconv.ParseFloat(form.Get(name), 64)
+		if err != nil {
+			panic(fmt.Sprintf("BUG: %s=%s", name, form.Get(name)))
+		}
+		return int64(f*1000 + 0.5)
+	}
+	step := ms("step")
+	out.Set("start", seconds(ms("start")/step*step))
+	out.Set("end", seconds(ms("end")/step*step))
+	return out
+}
+
+func parses(query string) bool {
+	_, err := parser.ParseExpr(query)
+	return err == nil
+}
