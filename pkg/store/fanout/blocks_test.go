@@ -114,6 +114,11 @@ func TestJudgedByBlocks(t *testing.T) {
 	f("other", 0, 999, 0, "a 100-199", broken(gateway("a", 1, 2)), gateway("b", 2, 3))
 	f("two together", 0, 999, 0, "", broken(gateway("a", 1, 2)), gateway("b", 1, 3), gateway("c", 2, 4))
 	f("one of the two broken", 0, 999, 0, "a 100-199 b 100-399", broken(gateway("a", 1, 2)), broken(gateway("b", 1, 3)), gateway("c", 2, 4))
+	f("two partial standbys", 0, 999, 0, "", broken(gateway("a", 1, 2, 3, 4)), gateway("b", 1, 2), gateway("c", 3, 4))
+	f("three, one of them for nothing", 0, 999, 0, "", broken(gateway("a", 1, 2, 3, 4)), gateway("b", 1, 2, 3), gateway("c", 2, 3), gateway("d", 3, 4))
+	f("two that lack one block", 0, 999, 0, "a 200-299", broken(gateway("a", 1, 2, 3)), gateway("b", 1), gateway("c", 3))
+	f("two, one of them broken too", 0, 999, 0, "a 300-499", broken(gateway("a", 1, 2, 3, 4)), broken(gateway("b", 3, 4)), gateway("c", 1, 2))
+	f("two, one of them broken while it answers", 0, 999, 0, "a 300-499", broken(gateway("a", 1, 2, 3, 4)), &fake{desc: gateway("b", 3, 4).desc, gives: "bucket", readErr: errBoom}, gateway("c", 1, 2))
 	f("a querier has them", 0, 999, 0, "", broken(gateway("a", 1, 2)), querier(gateway("b", 1, 2)))
 	f("a querier has doubts", 0, 999, 0, "a 100-299", broken(gateway("a", 1, 2)), querier(doubtful(gateway("b", 1, 2))))
 	f("a querier has more than blocks", 0, 999, 0, "a 0-999", querier(broken(gateway("a", 1, 2))), gateway("b", 1, 2))
@@ -170,6 +175,50 @@ func TestTheSlowerOneStandsBy(t *testing.T) {
 			}
 			if got := testutil.ToFloat64(st.metrics.hedges); got != 1 {
 				t.Errorf("%v hedges", got)
+			}
+		})
+	}
+}
+
+// Two that hold all of a Store's blocks between them stand by for it as one that holds them alone would: asked when
+// it is late, and not before. Where they lack a block the late one is waited for. (Killed: a part that hedges only
+// where one standby holds all; two of a kind taken for all.)
+func TestTwoStandByAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := gateway("a", 1, 2, 3), gateway("b", 1), gateway("c", 3)
+		a.delay = time.Minute
+		cur, err := over(Config{}, a, b, c).Series(t.Context(), &store.SeriesRequest{MaxTime: 999, Matchers: request().Matchers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ws, err := from(cur); n["bucket"] != 3 || len(ws) > 0 || err != nil {
+			t.Errorf("%v, warnings %v, error %v", n, ws, err)
+		}
+		if len(b.requests)+len(c.requests) > 0 {
+			t.Error("two that lack a block were asked in another's place")
+		}
+	})
+	for _, late := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b, c := gateway("a", 1, 2), gateway("b", 1), gateway("c", 2)
+			if late {
+				a.delay = time.Hour
+			}
+			st := over(Config{}, a, b, c)
+			start := time.Now()
+			cur, err := st.Series(t.Context(), &store.SeriesRequest{MaxTime: 999, Matchers: request().Matchers, PartialResponse: store.Abort})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, ws, err := from(cur); n["bucket"] != 3 || len(ws) > 0 || err != nil {
+				t.Errorf("%v, warnings %v, error %v", n, ws, err)
+			}
+			want := 0
+			if late {
+				want = 1
+			}
+			if got := len(b.requests) + len(c.requests); got != 2*want || time.Since(start) > time.Second {
+				t.Errorf("late %v: the standbys were asked %d times, and it took %s", late, got, time.Since(start))
 			}
 		})
 	}

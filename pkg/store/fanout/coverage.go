@@ -123,6 +123,21 @@ func (h held) hasAll(ns []need) bool {
 	return !slices.ContainsFunc(ns, func(n need) bool { return !h.has(n) })
 }
 
+// lacks returns what is not there.
+func (h held) lacks(ns []need) []need {
+	return slices.DeleteFunc(slices.Clone(ns), func(n need) bool { return h.has(n) })
+}
+
+// with returns what is there together with more.
+func (h held) with(ns []need) held {
+	both := make(held, len(h)+len(ns))
+	for id, pieces := range h {
+		both[id] = slices.Clone(pieces)
+	}
+	both.add(ns)
+	return both
+}
+
 // within returns those of a that b has too: what two Stores hold that answered one after the other.
 func within(a, b []need) []need {
 	if slices.Equal(a, b) {

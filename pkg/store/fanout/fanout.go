@@ -2,7 +2,8 @@
 // same time and merges their answers.
 //
 // Of Stores that serve the same blocks one is asked and the others stand by: a standby is asked too when the
-// first is late, and goes on where it breaks off. The same is done with the members of an endpoint group.
+// first is late, and goes on where it breaks off. Several that hold all of it between them do so together. The
+// members of an endpoint group stand by for each other too.
 //
 // A Store that does not say which replica a chunk comes from is asked for each replica that it advertises.
 //

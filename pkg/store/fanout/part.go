@@ -22,6 +22,7 @@ type part struct {
 	run      *run
 	target   *target
 	standbys []standby // that have not failed
+	combined bool      // those that hold a part have been put together
 	tries    int       // attempts so far
 	dog      *watchdog
 
@@ -71,7 +72,7 @@ func (p *part) attempt(s standby) *attempt {
 // open asks for the first series.
 func (p *part) open() {
 	pa := p.run.patience
-	if p.hasFull() {
+	if p.hasFull() || p.partial() > 1 {
 		pa.hedge = p.run.of.pace.delay(p.run.size)
 		p.run.of.pace.earn()
 	}
@@ -84,6 +85,25 @@ func (p *part) open() {
 
 func (p *part) hasFull() bool {
 	return slices.ContainsFunc(p.standbys, func(s standby) bool { return s.full })
+}
+
+// partial is how many standbys hold a part of what the target does.
+func (p *part) partial() (n int) {
+	for _, s := range p.standbys {
+		if !s.full {
+			n++
+		}
+	}
+	return n
+}
+
+// combine puts those together, if they are needed; the caller holds mu.
+func (p *part) combine() {
+	if p.combined || p.hasFull() || p.partial() < 2 {
+		return
+	}
+	p.combined = true
+	p.standbys = combine(p.target, p.standbys)
 }
 
 // Next implements store.Cursor.
@@ -187,7 +207,11 @@ func (p *part) late(wait uint64, err error) {
 func (p *part) hedge(wait uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.extra != nil || !p.dog.during(wait) || !p.hasFull() || !p.run.of.pace.spend() {
+	if p.extra != nil || !p.dog.during(wait) {
+		return
+	}
+	p.combine()
+	if !p.hasFull() || !p.run.of.pace.spend() {
 		return
 	}
 	p.run.of.metrics.hedges.Inc()
@@ -291,6 +315,7 @@ func (p *part) instead(failed *attempt) *attempt {
 			p.lose()
 			return nil
 		}
+		p.combine()
 		p.run.of.metrics.takeovers.Inc()
 		p.launch(func(*attempt) {})
 	}

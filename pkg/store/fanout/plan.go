@@ -14,7 +14,8 @@ type order struct {
 // standby could be asked in a target's place.
 type standby struct {
 	target *target
-	// full is true if it holds all that the target does; otherwise it is better than nothing.
+	// full is true if it holds all that the target does; otherwise it is better than nothing. It may stand for
+	// several (see combine).
 	full bool
 }
 
