@@ -117,7 +117,7 @@ func measure(n int) errorsOf {
 	for seed := range uint64(n) {
 		p := newPair(1_000_000+seed, scrapes)
 		a, b := p.replicas[0], p.replicas[1]
-		read := [][]point{a, b, p.never, penalty(a, b), merged(Options{Counter: true}, a, b)}
+		read := [][]point{a, b, p.never, penalty(a, b), merged(Options{}, a, b)}
 		// increase[5m], or over five scrapes where that is longer.
 		window := max(300_000, 5*p.interval)
 		for range 60 {

@@ -72,7 +72,7 @@ func TestIncreaseWithinBounds(t *testing.T) {
 			slices.SortFunc(all, func(a, b point) int { return int(a.t - b.t) })
 			complete = append(complete, all)
 		}
-		got := merged(Options{Counter: true}, holed...)
+		got := merged(Options{}, holed...)
 		for range 30 {
 			window := p.interval * (4 + p.rnd.Int64N(40))
 			from := 60*p.interval + p.rnd.Int64N(300*p.interval-window)

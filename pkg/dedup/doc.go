@@ -4,9 +4,9 @@
 // Two Prometheus servers that scrape the same target see the same counter at different moments. Taking
 // a sample from one and the next from the other gives intervals that nobody scraped with, and where the
 // two disagree by a little, falls that never happened, which rate() reads as restarts. So the merged
-// stream is one replica's own samples wherever that replica delivers, and the others' only in its holes.
+// stream is the first replica's own samples wherever it has any, and the others' only in its holes.
 //
-// Which replica that is, and what counts as a hole, is learned from the timestamps around each sample, and
-// from nothing else: not from what was read before, from the times asked for, from how chunks are cut or
-// from the order of the replicas. DESIGN.md says how, and numbers the invariants that the code cites.
+// What counts as a hole is learned from the timestamps around it, and from nothing else: not from what was read
+// before, from the times asked for or from how chunks are cut. DESIGN.md says how, and numbers the invariants
+// that the code cites. A Merger reads the others only where it has to; Merge does the same for iterators.
 package dedup

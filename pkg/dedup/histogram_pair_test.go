@@ -37,9 +37,9 @@ func TestHistogramsTakeTheSameRoad(t *testing.T) {
 			whole, ints, floats = append(whole, r), append(ints, asHistograms(r, false)), append(floats, asHistograms(r, true))
 			mixed = append(mixed, append(asHistograms(r[:i], false), asHistograms(r[i:], true)...))
 		}
-		want := merged(Options{Counter: true}, whole...)
+		want := merged(Options{}, whole...)
 		for _, rs := range [][][]point{ints, floats} {
-			got := merged(Options{Counter: true}, rs...)
+			got := merged(Options{}, rs...)
 			if len(got) != len(want) {
 				t.Fatalf("seed %d: %d samples, want %d", seed, len(got), len(want))
 			}

@@ -20,9 +20,9 @@ func TestAnyRangeAnswersAsTheWhole(t *testing.T) {
 	for seed := range uint64(pairs(600)) {
 		p := newPair(seed, 600)
 		rs := p.replicas
-		for _, opts := range []Options{{}, {Counter: true}} {
+		for _, opts := range []Options{{}} {
 			whole := merged(opts, rs...)
-			reach := Cells * p.interval
+			reach := Reach(0)
 			for range 12 {
 				from := p.rnd.Int64N(600 * p.interval)
 				to := from + p.rnd.Int64N(100*p.interval)
@@ -44,8 +44,8 @@ func TestAnyRangeAnswersAsTheWhole(t *testing.T) {
 func TestIdempotent(t *testing.T) {
 	for seed := range uint64(pairs(300)) {
 		p := newPair(seed, 300)
-		once := merged(Options{Counter: true}, p.replicas...)
-		if twice := merged(Options{Counter: true}, once, slices.Clone(once)); format(twice) != format(once) {
+		once := merged(Options{}, p.replicas...)
+		if twice := merged(Options{}, once, slices.Clone(once)); format(twice) != format(once) {
 			t.Fatalf("seed %d:\n got %s\nwant %s", seed, format(twice), format(once))
 		}
 	}

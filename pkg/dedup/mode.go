@@ -41,16 +41,17 @@ func IsCounterFunc(name string) bool {
 // Options say how to merge.
 type Options struct {
 	Mode Mode
-	// Counter says that the series is read as a counter.
-	Counter bool
 	// Totals says that each replica's floats are running totals that never fall and count from a start of
 	// their own (see downsampled counters), so that only their growth means something. Where the replica
 	// changes, the total goes on from the last one handed out.
 	Totals bool
+	// Reach is how far in ms samples matter to one another; 0 means Reach(0), for scraped samples.
+	Reach int64
 }
 
-// Merge returns an iterator over the merged samples of the replicas, which it owns from now on; the
-// slice itself is not kept. An iterator that Merge returned before may be given for reuse; nil is fine.
+// Merge returns an iterator over the merged samples of the replicas, which come in order of their names. It owns
+// their iterators from now on; the slice itself is not kept. An iterator that Merge returned before may be given
+// for reuse; nil is fine.
 func Merge(reuse chunkenc.Iterator, replicas []chunkenc.Iterator, opts Options) chunkenc.Iterator {
 	switch {
 	case len(replicas) == 0:
@@ -62,7 +63,7 @@ func Merge(reuse chunkenc.Iterator, replicas []chunkenc.Iterator, opts Options) 
 	}
 	s, ok := reuse.(*stay)
 	if !ok {
-		s = &stay{}
+		s = &stay{merger: NewMerger(held{sample: staleSample}, held.isStale)}
 	}
 	s.reset(replicas, opts)
 	return s

@@ -64,24 +64,22 @@ func TestAverageOfHistograms(t *testing.T) {
 func TestAverageAfterAnother(t *testing.T) {
 	first := downsampled(5*minute, point{minute, 4}, point{6 * minute, 10}, point{11 * minute, 20})
 	second := downsampled(5*minute, point{2 * minute, 6}, point{7 * minute, 8})
-	for _, whole := range []bool{false, true} {
-		for _, chunks := range [][]store.Chunk{{first}, {first, second}} {
-			r := readingOf(&Options{}, dedup.Stay, &storage.SelectHints{Func: "sum"})
-			r.mint, r.maxt = math.MinInt64, 9*minute
-			s := &series{chunks: chunks, reading: &r}
-			all := func(it *iterator) (ps []point) {
-				it.reset(s)
-				for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
-					at, v := it.At()
-					ps = append(ps, point{at, v})
-				}
-				return ps
+	for _, chunks := range [][]store.Chunk{{first}, {first, second}} {
+		r := readingOf(&Options{}, dedup.Stay, &storage.SelectHints{Func: "sum"})
+		r.mint, r.maxt = math.MinInt64, 9*minute
+		s := &series{chunks: chunks, reading: &r}
+		all := func(it *iterator) (ps []point) {
+			it.reset(s)
+			for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+				at, v := it.At()
+				ps = append(ps, point{at, v})
 			}
-			want, used := all(&iterator{whole: whole}), &iterator{whole: whole}
-			for range 3 {
-				if got := all(used); !cmp.Equal(got, want) {
-					t.Errorf("whole %v: %d chunks: got %v, want %v", whole, len(chunks), got, want)
-				}
+			return ps
+		}
+		want, used := all(&iterator{}), &iterator{}
+		for range 3 {
+			if got := all(used); !cmp.Equal(got, want) {
+				t.Errorf("%d chunks: got %v, want %v", len(chunks), got, want)
 			}
 		}
 	}

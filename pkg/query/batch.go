@@ -10,7 +10,6 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/chunk/xor"
 	"github.com/koios-metrics/koios/pkg/column"
-	"github.com/koios-metrics/koios/pkg/dedup"
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
@@ -42,8 +41,7 @@ type batch struct {
 	keyEnds []int
 
 	it      iterator
-	lanes   []lane
-	pair    pair
+	merged  merged
 	buffer  xor.Samples // what samples lie in
 	samples xor.Samples // of the current series
 
@@ -183,98 +181,40 @@ func (b *batch) key(i int) []byte {
 }
 
 // decode reads the samples of a series into the arrays. Staleness markers are left out for range functions.
-func (b *batch) decode(se *series) error {
-	if !b.decodeOne(se) && !b.decodePair(se) {
-		if err := b.decodeAny(se); err != nil {
-			return err
+func (b *batch) decode(se *series) (err error) {
+	if se.reading.areFloats(se.chunks) {
+		err = b.decodeFloats(se)
+	} else {
+		err = b.decodeAny(se)
+	}
+	if err == nil && b.scan.function.Name != "" {
+		dropMarkers(&b.samples)
+	}
+	return err
+}
+
+// decodeFloats reads a series of floats.
+func (b *batch) decodeFloats(se *series) (err error) {
+	r := se.reading
+	b.merged.reset(se)
+	if b.presence > 0 {
+		w, err := b.merged.sources[0].Around(r.mint, r.maxt, false, 0)
+		if err == nil && len(w.Marks) == 0 {
+			b.samples = xor.Samples{Times: w.Times, Values: w.Values}.Between(r.mint, r.maxt)
+			if steady(b.samples.Times, r.mint, r.maxt, b.presence) {
+				return nil
+			}
 		}
 	}
-	if b.scan.function.Name != "" {
-		dropMarkers(&b.samples)
+	b.samples.Times, b.samples.Values, err = b.merged.Between(r.mint, r.maxt)
+	if err != nil {
+		return se.unreadable(err)
 	}
 	return nil
 }
 
-// decodeOne reads a series of float chunks that follow one another: the fast path. It returns false when
-// anything is different, chunks that can't be read among it.
-func (b *batch) decodeOne(se *series) bool {
-	if overlap(se.chunks) {
-		return false
-	}
-	b.buffer.Reset()
-	r := se.reading
-	for i := range se.chunks {
-		c := &se.chunks[i]
-		if c.Raw.Encoding != chunkenc.EncXOR {
-			return false
-		}
-		if c.MaxTime < r.mint || c.MinTime > r.maxt {
-			continue
-		}
-		if xor.Decode(&b.buffer, c.Raw.Data) != nil {
-			return false
-		}
-	}
-	b.samples = b.buffer.Between(r.mint, r.maxt)
-	times := b.samples.Times
-	for i := 1; i < len(times); i++ {
-		if times[i] <= times[i-1] {
-			return false
-		}
-	}
-	return true
-}
-
-// decodePair reads a series of float chunks of two replicas; false as with decodeOne.
-func (b *batch) decodePair(se *series) bool {
-	r := se.reading
-	if r.merge.Mode != dedup.Stay {
-		return false
-	}
-	b.lanes = split(se.chunks, b.lanes)
-	if len(b.lanes) != 2 {
-		return false
-	}
-	mint, maxt := r.around(se.chunks)
-	between, longest := int64(math.MaxInt64), int64(0)
-	for l := range b.lanes {
-		in := &b.pair.lanes[l]
-		in.Reset()
-		for _, i := range b.lanes[l].chunks {
-			c := &se.chunks[i]
-			if c.Raw.Encoding != chunkenc.EncXOR {
-				return false
-			}
-			if c.MaxTime < mint || c.MinTime > maxt {
-				continue
-			}
-			first := in.Len()
-			if xor.Decode(in, c.Raw.Data) != nil || first > 0 && in.Len() > first && in.Times[first] <= in.Times[first-1] {
-				return false
-			}
-			if d := interval(c); d > 0 {
-				between, longest = min(between, d), max(longest, d)
-			}
-		}
-	}
-	b.buffer.Reset()
-	if span := b.presence; span > 0 && steady(&b.pair.lanes[0], r.mint, r.maxt, span) && steady(&b.pair.lanes[1], r.mint, r.maxt, span) {
-		b.samples = b.pair.lanes[0].Between(r.mint, r.maxt)
-		return true
-	}
-	lanes := b.pair.lanes // The arrays are kept; what is merged is what lies around the wanted times.
-	for l := range lanes {
-		b.pair.lanes[l] = lanes[l].Between(mint, maxt)
-	}
-	ok := between != math.MaxInt64 && b.pair.merge(&b.buffer, r.merge, between, dedup.Cells*longest, r.mint, r.maxt)
-	b.pair.lanes = lanes
-	b.samples = b.buffer
-	return ok
-}
-
 // decodeAny reads any series.
 func (b *batch) decodeAny(se *series) error {
-	b.it.whole = true
 	b.it.reset(se)
 	last := int64(math.MinInt64)
 	b.buffer.Reset()

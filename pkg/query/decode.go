@@ -10,17 +10,13 @@ import (
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-// decoder opens encoded chunks one after the other; each iterator is valid until the next is opened.
+// decoder opens encoded chunks one after the other; each iterator is valid until the next is opened. A chunk of
+// floats is decoded at once, into arrays.
 // Bytes that are no chunk give an error, at once or from the iterator, and never a panic.
 type decoder struct {
-	// whole decodes a chunk of floats at once, into arrays of 16 bytes a sample: two to three times as fast,
-	// for readers that hold few series open.
-	whole       bool
 	arrays      xor.Iterator
-	xor         chunkenc.XORChunk
 	hist        chunkenc.HistogramChunk
 	floatHist   chunkenc.FloatHistogramChunk
-	xorIt       chunkenc.Iterator
 	histIt      chunkenc.Iterator
 	floatHistIt chunkenc.Iterator
 	guarded     guard
@@ -29,32 +25,12 @@ type decoder struct {
 func (d *decoder) open(p *store.Payload) (chunkenc.Iterator, error) {
 	switch p.Encoding {
 	case chunkenc.EncXOR:
-		if n := samples(p); len(p.Data) < xorBytesMin(n) {
-			return nil, fmt.Errorf("malformed chunk: %d samples in %d bytes", n, len(p.Data))
-		}
-		if d.whole {
-			d.arrays.Open(p.Data)
-			return &d.arrays, nil
-		}
-		d.xor.Reset(p.Data)
-		d.xorIt = d.xor.Iterator(d.xorIt)
-		return d.xorIt, nil
+		d.arrays.Open(p.Data)
+		return &d.arrays, nil
 	case chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
 		return d.openHistogram(p)
 	}
 	return nil, fmt.Errorf("unknown chunk encoding %d", p.Encoding)
-}
-
-// xorBytesMin is the least that n samples take: two bytes for their number, nine for the first sample, one
-// for the second's time, and from then on a bit for a time and a bit for a value.
-func xorBytesMin(n int) int {
-	switch n {
-	case 0:
-		return 2
-	case 1:
-		return 2 + 9
-	}
-	return 2 + 9 + 1 + (n-1+n-2+7)/8
 }
 
 func (d *decoder) openHistogram(p *store.Payload) (it chunkenc.Iterator, err error) {

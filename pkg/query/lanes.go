@@ -6,37 +6,27 @@ import (
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-// lane is a list of chunks that follow one another without overlap: one replica's, as far as the
-// chunks tell. It indexes the chunks of its series.
+// lane is a list of chunks that follow one another without overlap: one replica's, as far as chunks tell that
+// don't name it. It indexes the chunks of its series.
 type lane struct {
 	chunks []int32
 	end    int64 // time of the last sample
 }
 
-// overlap tells whether chunks, which are in order, need more than one lane.
-func overlap(cs []store.Chunk) bool {
-	for i := 1; i < len(cs); i++ {
-		if cs[i].MinTime <= cs[i-1].MaxTime {
-			return true
-		}
-	}
-	return false
-}
-
-// split distributes the chunks of a series, which are in order, to lanes. A chunk continues the lane whose
+// split distributes the chunks of a series that don't tell whose they are, in order, to lanes. A chunk continues the lane whose
 // rhythm it keeps: replicas scrape the same target at different moments of the interval, so the distance
 // from the lane's last sample to the chunk's first is a multiple of the interval in one replica, and not
 // between two. Only where the chunks begin and end does not matter: a Prometheus cuts them at the times
 // asked for, a bucket does not, and the lanes must be the same. A chunk that keeps no lane's rhythm, or
 // overlaps them all, opens a new one. The result depends on nothing but the chunks. Lanes of before are
 // reused.
-func split(cs []store.Chunk, lanes []lane) []lane {
+func split(cs []store.Chunk, unknown []int32, lanes []lane) []lane {
 	for i := range lanes {
 		lanes[i].chunks = lanes[i].chunks[:0]
 	}
 	lanes, free := lanes[:0], lanes
-	usual := usualInterval(cs)
-	for i := range cs {
+	usual := usualInterval(cs, unknown)
+	for _, i := range unknown {
 		c := &cs[i]
 		best, bestOff := -1, int64(math.MaxInt64)
 		for j := range lanes {
@@ -58,7 +48,7 @@ func split(cs []store.Chunk, lanes []lane) []lane {
 			}
 		}
 		l := &lanes[best]
-		l.chunks = append(l.chunks, int32(i))
+		l.chunks = append(l.chunks, i)
 		l.end = c.MaxTime
 	}
 	return lanes
@@ -78,8 +68,8 @@ func offRhythm(distance, interval int64) int64 {
 }
 
 // usualInterval is the smallest average distance of samples in a chunk, 0 if none tells.
-func usualInterval(cs []store.Chunk) (least int64) {
-	for i := range cs {
+func usualInterval(cs []store.Chunk, unknown []int32) (least int64) {
+	for _, i := range unknown {
 		if d := interval(&cs[i]); d > 0 && (least == 0 || d < least) {
 			least = d
 		}
@@ -101,4 +91,19 @@ func interval(c *store.Chunk) int64 {
 		return 0
 	}
 	return (c.MaxTime - c.MinTime) / int64(n-1)
+}
+
+// sublanes distributes the chunks of one replica, in order, to lists in which none overlap, as few as there can be.
+func sublanes(cs []store.Chunk, chunks []int32) (lanes []lane) {
+next:
+	for _, i := range chunks {
+		for j := range lanes {
+			if l := &lanes[j]; l.end < cs[i].MinTime {
+				l.chunks, l.end = append(l.chunks, i), cs[i].MaxTime
+				continue next
+			}
+		}
+		lanes = append(lanes, lane{chunks: []int32{i}, end: cs[i].MaxTime})
+	}
+	return lanes
 }

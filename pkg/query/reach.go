@@ -18,18 +18,17 @@ func (r *reading) bound(req *store.SeriesRequest) {
 	req.MinTime, req.MaxTime = earlier(r.mint, r.reach), later(r.maxt, r.reach)
 }
 
-// around returns the times between which the chunks are decoded: as far around those asked for as samples
-// at the chunks' distances matter to one another.
-func (r *reading) around(cs []store.Chunk) (mint, maxt int64) {
-	between := int64(0)
-	for i := range cs {
-		between = max(between, interval(&cs[i]))
+// around returns the times between which the chunks of a replica are decoded: as far around those asked for as
+// samples matter to one another, but from a chunk on that has enough samples before them to say what lies
+// between those asked for.
+func (r *reading) around(cs []store.Chunk, chunks []int32) (mint, maxt int64) {
+	mint, maxt = earlier(r.mint, r.reach), later(r.maxt, r.reach)
+	for _, i := range chunks {
+		if c := &cs[i]; c.MaxTime < r.mint && chunkSamples(c) >= 4*dedup.Context {
+			mint = max(mint, c.MinTime)
+		}
 	}
-	reach := r.reach
-	if between > 0 {
-		reach = min(reach, dedup.Cells*between)
-	}
-	return earlier(r.mint, reach), later(r.maxt, reach)
+	return mint, maxt
 }
 
 // holds tells whether some chunk may have samples at the times asked for.

@@ -17,7 +17,7 @@ type reading struct {
 	reach int64
 	// aggr is read from downsampled chunks; AggrRaw stands for the average, from count and sum.
 	aggr store.Aggr
-	// merge says how lanes become one stream.
+	// merge says how replicas become one stream.
 	merge dedup.Options
 }
 
@@ -26,7 +26,7 @@ func readingOf(opts *Options, mode dedup.Mode, hints *storage.SelectHints) readi
 	if hints != nil {
 		function = hints.Func
 	}
-	r := reading{aggr: store.AggrRaw, merge: dedup.Options{Mode: dedup.Chain, Counter: dedup.IsCounterFunc(function)}}
+	r := reading{aggr: store.AggrRaw, merge: dedup.Options{Mode: dedup.Chain}}
 	if as := aggregates(function); len(as) == 1 {
 		r.aggr = as[0]
 	}

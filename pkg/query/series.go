@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/koios-metrics/koios/pkg/dedup"
@@ -24,6 +25,14 @@ func (s *series) Labels() labels.Labels { return s.labels }
 // Iterator implements storage.Series. It may be called in parallel; nothing is decoded until the iterator
 // is moved.
 func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
+	if s.reading.areFloats(s.chunks) {
+		it, ok := reuse.(*floatIterator)
+		if !ok {
+			it = &floatIterator{}
+		}
+		it.reset(s)
+		return it
+	}
 	it, ok := reuse.(*iterator)
 	if !ok {
 		it = &iterator{}
@@ -32,39 +41,58 @@ func (s *series) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 	return it
 }
 
-// iterator walks over the merged samples of a series. Its parts are kept for the next series.
+// unreadable names the series, so that a chunk that can't be read is found.
+func (s *series) unreadable(err error) error {
+	mint, maxt := int64(math.MaxInt64), int64(math.MinInt64)
+	for i := range s.chunks {
+		mint, maxt = min(mint, s.chunks[i].MinTime), max(maxt, s.chunks[i].MaxTime)
+	}
+	return fmt.Errorf("decode chunks of series %s between %s and %s: %w", s.labels, store.FormatTime(mint), store.FormatTime(maxt), err)
+}
+
+// iterator walks over the merged samples of a series, whatever they are. Its parts are kept for the next series.
 type iterator struct {
 	chunkenc.Iterator
 	series *series
-	whole  bool // chunks are decoded at once
 
-	trimmed trimmed
-	lanes   []lane
-	streams []*totals
-	inputs  []chunkenc.Iterator
-	merged  chunkenc.Iterator // as package dedup made it
+	trimmed  trimmed
+	replicas replicas
+	streams  []*totals
+	inputs   []chunkenc.Iterator
+	merged   chunkenc.Iterator // as package dedup made it
 }
 
 func (it *iterator) reset(s *series) {
 	it.series = s
 	asTotals := s.reading.totals(s.chunks)
-	if !overlap(s.chunks) {
-		it.Iterator = it.stream(0, s, nil, s.reading.mint, s.reading.maxt, asTotals)
-		return
-	}
 	opts := s.reading.merge
+	opts.Reach = s.reading.reach
+	it.replicas.split(s.chunks, opts.Mode)
+	it.inputs = it.inputs[:0]
+	n := 0 // of streams
+	for i := range it.replicas.all {
+		r := &it.replicas.all[i]
+		mint, maxt := s.reading.around(s.chunks, r.chunks)
+		var parts []chunkenc.Iterator
+		for _, lane := range sublanes(s.chunks, r.chunks) {
+			parts = append(parts, it.stream(n, s, lane.chunks, mint, maxt, asTotals))
+			n++
+		}
+		if asTotals || len(parts) == 1 {
+			it.inputs = append(it.inputs, parts...)
+		} else {
+			it.inputs = append(it.inputs, storage.ChainSampleIteratorFromIterators(nil, parts))
+		}
+	}
 	if asTotals {
-		// Each lane's totals start from another value, so they are only good for their growth.
+		// Each stream's totals start from another value, so they are only good for their growth.
 		opts.Mode, opts.Totals = dedup.Stay, true
 	}
-	it.lanes = split(s.chunks, it.lanes)
-	it.inputs = it.inputs[:0]
-	mint, maxt := s.reading.around(s.chunks)
-	for i := range it.lanes {
-		it.inputs = append(it.inputs, it.stream(i, s, it.lanes[i].chunks, mint, maxt, asTotals))
+	merged := dedup.Merge(it.merged, it.inputs, opts)
+	if len(it.inputs) > 1 {
+		it.merged = merged
 	}
-	it.merged = dedup.Merge(it.merged, it.inputs, opts)
-	it.trimmed = trimmed{Iterator: it.merged, mint: s.reading.mint, maxt: s.reading.maxt}
+	it.trimmed = trimmed{Iterator: merged, mint: s.reading.mint, maxt: s.reading.maxt}
 	it.Iterator = &it.trimmed
 }
 
@@ -103,13 +131,12 @@ func (t *trimmed) take(kind chunkenc.ValueType) chunkenc.ValueType {
 }
 
 // stream sets up the i-th stream, from mint to maxt.
-func (it *iterator) stream(i int, s *series, lane []int32, mint, maxt int64, asTotals bool) chunkenc.Iterator {
+func (it *iterator) stream(i int, s *series, chunks []int32, mint, maxt int64, asTotals bool) chunkenc.Iterator {
 	for len(it.streams) <= i {
 		it.streams = append(it.streams, &totals{})
 	}
 	t := it.streams[i]
-	t.value.whole = it.whole
-	t.stream.reset(s.reading, mint, maxt, s.chunks, lane)
+	t.stream.reset(s.reading, mint, maxt, s.chunks, chunks)
 	t.reset()
 	if asTotals {
 		return t
@@ -117,15 +144,10 @@ func (it *iterator) stream(i int, s *series, lane []int32, mint, maxt int64, asT
 	return &t.stream
 }
 
-// Err names the series, so that a chunk that can't be read is found.
+// Err implements chunkenc.Iterator.
 func (it *iterator) Err() error {
-	err := it.Iterator.Err()
-	if err == nil {
-		return nil
+	if err := it.Iterator.Err(); err != nil {
+		return it.series.unreadable(err)
 	}
-	mint, maxt := int64(math.MaxInt64), int64(math.MinInt64)
-	for i := range it.series.chunks {
-		mint, maxt = min(mint, it.series.chunks[i].MinTime), max(maxt, it.series.chunks[i].MaxTime)
-	}
-	return fmt.Errorf("decode chunks of series %s between %s and %s: %w", it.series.labels, store.FormatTime(mint), store.FormatTime(maxt), err)
+	return nil
 }

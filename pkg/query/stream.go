@@ -8,7 +8,7 @@ import (
 	"github.com/koios-metrics/koios/pkg/store"
 )
 
-// stream walks over the samples of one lane, chunk after chunk. Samples outside the wanted times, and
+// stream walks over the samples of chunks that do not overlap, one after the other. Samples outside the wanted times, and
 // those of a chunk that are not later than the chunk before, are left out.
 type stream struct {
 	chunkenc.Iterator // over the open chunk

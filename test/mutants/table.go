@@ -19,8 +19,8 @@ type Mutant struct {
 //
 //	mutant: never fills a hole
 //	test: ./pkg/dedup TestCoverage
-//	file: pkg/dedup/stay.go
-//	-	if s.hole(p, n.t) {
+//	file: pkg/dedup/merger.go
+//	-	if h.open {
 //	+	if false {
 //
 // Lines that begin with - are the old text, with + the new; either may be several. Lines that begin with # are comments.
