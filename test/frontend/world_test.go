@@ -80,7 +80,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	a.Register(mux, "/api/v1", func(_ string, h http.Handler) http.Handler { return h })
+	a.Register(mux, "", func(_ string, h http.Handler) http.Handler { return h })
 	w.querier = httptest.NewServer(mux)
 	t.Cleanup(w.querier.Close)
 	w.setFrontend(t, frontend.RangeConfig{Align: true, Split: frontend.SplitConfig{Interval: 3600_000, Parallel: 4}, PartialResponse: true, Cache: w.cache, Freshness: freshness})
@@ -234,3 +234,31 @@ func (m *moody) Store(es ...cache.Entry) {
 }
 
 func (m *moody) Close() error { return nil }
+
+// missing tells whether a store is away.
+func (w *world) missing() bool {
+	for _, c := range w.clusters {
+		if c.isAway() {
+			return true
+		}
+	}
+	return false
+}
+
+// whole asks the querier while all stores are there.
+func (w *world) whole(t *testing.T, form url.Values, header http.Header) reply {
+	t.Helper()
+	for _, c := range w.clusters {
+		if c.isAway() {
+			c.leave(false)
+			defer c.leave(true)
+		}
+	}
+	return ask(t, t.Context(), w.querier.URL, form, header)
+}
+
+func (c *cluster) isAway() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.away
+}
