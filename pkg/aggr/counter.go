@@ -43,3 +43,37 @@ func (r *CounterReader) Read(dst *xor.Samples, chunk xor.Samples) {
 
 // Last is the last raw value read.
 func (r *CounterReader) Last() float64 { return r.last }
+
+// CutCounter returns the samples of a counter's chunk that belong to the windows from mint to maxt, with one in front
+// that the first window grew from, and the last one once more, as a chunk of its own has them. The arrays are new.
+func CutCounter(s xor.Samples, mint, maxt int64) xor.Samples {
+	n := s.Len()
+	if n < 3 {
+		return xor.Samples{}
+	}
+	var out xor.Samples
+	last := s.Values[n-1]
+	for i := 1; i < n-1; i++ {
+		if s.Times[i] < mint || s.Times[i] > maxt {
+			continue
+		}
+		if out.Len() == 0 {
+			// What the window grew by before its end is not known apart unless it is the chunk's first.
+			from := i
+			if i == 1 {
+				from = 0
+			}
+			out.Times, out.Values = append(out.Times, s.Times[from]), append(out.Values, s.Values[from])
+		}
+		if n := out.Len(); n > 1 || out.Times[0] != s.Times[i] {
+			out.Times, out.Values = append(out.Times, s.Times[i]), append(out.Values, s.Values[i])
+		}
+	}
+	if k := out.Len(); k > 0 {
+		if out.Times[k-1] != s.Times[n-2] {
+			last = out.Values[k-1]
+		}
+		out.Times, out.Values = append(out.Times, out.Times[k-1]), append(out.Values, last)
+	}
+	return out
+}

@@ -50,7 +50,7 @@ type Config struct {
 	// BatchBytes bounds the chunk bytes that the workers hold, all together; one series may be longer. Default 16 MiB.
 	BatchBytes int
 	// MinTime and MaxTime, if not both zero, bound the samples of the output in ms, MaxTime excluded. By default
-	// everything that the inputs hold is written.
+	// everything that the inputs hold is written; with neighbours, what lies within the inputs' times.
 	MinTime, MaxTime int64
 	// Skip, if set, is asked about each chunk or series of an input that is corrupt; true leaves it out. It may be
 	// called from several goroutines.
@@ -70,6 +70,12 @@ func (c *Config) defaults() {
 	}
 	if c.MinTime == 0 && c.MaxTime == 0 {
 		c.MinTime, c.MaxTime = math.MinInt64, math.MaxInt64
+		if len(c.Neighbours) > 0 {
+			c.MinTime, c.MaxTime = math.MaxInt64, math.MinInt64
+			for _, in := range c.Inputs {
+				c.MinTime, c.MaxTime = min(c.MinTime, in.Meta.MinTime), max(c.MaxTime, in.Meta.MaxTime)
+			}
+		}
 	}
 }
 

@@ -335,3 +335,6 @@ func (r *Reader) openTable() error {
 	r.table = &lookup{w: s.w, offsets: s.offsets, count: s.count}
 	return nil
 }
+
+// OverlapsClosed tells whether the chunk may have samples from mint to maxt, both included.
+func (c *Chunk) OverlapsClosed(mint, maxt int64) bool { return c.MinTime <= maxt && mint <= c.MaxTime }
