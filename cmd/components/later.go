@@ -7,7 +7,6 @@ var later = map[string]map[string]string{
 		"query.mode":            "every query is evaluated here",
 		"query.partition-label": "every query is evaluated here",
 		"query.distributed-with-overlapping-interval": "every query is evaluated here",
-		"enable-feature":                              "no experimental feature is known",
 		"grpc.proxy-strategy":                         "answers are pulled as they are needed, within gRPC's flow control",
 		"query.lazy-retrieval-max-buffered-responses": "answers are pulled as they are needed, within gRPC's flow control",
 		"inject-test-addresses":                       "it is for Thanos's own tests",

@@ -44,6 +44,7 @@ func (c *queryFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
+	c.enableFeatures(p.logger)
 	mode, err := dedup.ParseMode(c.dedupFunc)
 	if err != nil {
 		return fmt.Errorf("flag --deduplication.func: %w", err)
@@ -120,11 +121,24 @@ func (c *queryFlags) ready(ctx context.Context, p *process, set *endpoint.Set) e
 
 // budget bounds what all queries hold.
 func (c *queryFlags) budget() *store.Budget {
-	bytes := int64(min(c.memory, math.MaxInt64))
-	if bytes == 0 {
-		bytes = serve.ShareOfMemory()
+	return store.NewBudget("memory for queries (--query.max-memory)", c.memoryMax())
+}
+
+func (c *queryFlags) memoryMax() int64 {
+	if bytes := int64(min(c.memory, math.MaxInt64)); bytes != 0 {
+		return bytes
 	}
-	return store.NewBudget("memory for queries (--query.max-memory)", bytes)
+	return serve.ShareOfMemory()
+}
+
+// shadowMemory bounds what shadow evaluations hold, beside the budget of queries: what one query may hold, and no
+// more than an eighth of the budget.
+func (c *queryFlags) shadowMemory() int64 {
+	bytes := c.memoryMax() / 8
+	if c.queryMemory > 0 {
+		bytes = min(bytes, int64(min(c.queryMemory, math.MaxInt64)))
+	}
+	return max(bytes, 1)
 }
 
 func (c *queryFlags) endpointSet(p *process, budget *store.Budget) (*endpoint.Set, error) {
@@ -196,6 +210,9 @@ func (c *queryFlags) queryConfig(budget *store.Budget, mode dedup.Mode) query.Co
 		MaxConcurrent:             c.maxConcurrent,
 		MaxConcurrentSelect:       c.maxConcurrentSelect,
 		Budget:                    budget,
+		QueryBytesMax:             int64(min(c.queryMemory, math.MaxInt64)),
+		ShadowSample:              c.shadowSample,
+		ShadowBytesMax:            c.shadowMemory(),
 		Dedup:                     mode,
 	}
 }

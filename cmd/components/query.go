@@ -48,6 +48,8 @@ type queryFlags struct {
 	maxConcurrent       int
 	maxConcurrentSelect int
 	memory              uint64
+	queryMemory         uint64
+	shadowSample        float64
 	timeout             time.Duration
 	lookback            time.Duration
 	dynamicLookback     bool
@@ -96,7 +98,7 @@ func (c *queryFlags) bind(fs *flags) {
 	c.web.bind(fs)
 	fs.string(&c.routePrefix, "web.route-prefix", "", "Path under which the page and its API are served; the path of --web.external-prefix if empty.")
 	fs.string(&c.alertQueryURL, "alert.query-url", noDefault, "URL of the querier that alerts link to, as told to the page.")
-	fs.strings(&c.features, "enable-feature", "Experimental features to turn on (repeatable, or a comma list).", "")
+	fs.strings(&c.features, "enable-feature", "Experimental features to turn on (repeatable, or a comma list): promql-experimental-functions, promql-extended-range-selectors.", "")
 	c.bindEndpoints(fs)
 	c.bindPromQL(fs)
 	c.bindTenancy(fs)
@@ -134,11 +136,13 @@ func (c *queryFlags) bindEndpoints(fs *flags) {
 }
 
 func (c *queryFlags) bindPromQL(fs *flags) {
-	fs.enum(&c.engine, "query.promql-engine", "prometheus", "PromQL engine of requests that name none.", "prometheus", "thanos")
+	fs.enum(&c.engine, "query.promql-engine", "thanos", "PromQL engine of requests that name none: thanos is the fast one, and leaves what it is known to be wrong about to prometheus. (In Thanos the default is prometheus.) See also --query.shadow-sample.", "prometheus", "thanos")
 	fs.enum(&c.mode, "query.mode", "local", "Whether queries are evaluated here or, in part, by the queriers below.", "local", "distributed")
 	fs.int(&c.maxConcurrent, "query.max-concurrent", "20", "Number of queries that are worked on at a time; others wait.")
 	fs.int(&c.maxConcurrentSelect, "query.max-concurrent-select", "4", "Number of selectors of one query that are read at a time.")
 	fs.bytes(&c.memory, "query.max-memory", "0", "Memory for the series, chunks and results of all queries together; a query past it is refused. 0 is 60 % of the soft memory limit of the Go runtime or, where there is none, 40 % of what the container or machine has. See also --enable-auto-gomemlimit.")
+	fs.bytes(&c.queryMemory, "query.max-memory-per-query", "0", "The same for each query by itself; 0 is no bound of its own. See also --query.max-memory.")
+	fs.float(&c.shadowSample, "query.shadow-sample", "0", "Part of the queries answered by the thanos engine, from 0 to 1, that the prometheus engine evaluates too when the answer has been sent, one at a time; koios_query_shadow_total counts differences.")
 	fs.promDuration(&c.timeout, "query.timeout", "2m", "How long one query may take.")
 	fs.goDuration(&c.lookback, "query.lookback-delta", noDefault, "How far back the last sample of a series counts as current; 5m if not given.")
 	fs.bool(&c.dynamicLookback, "query.dynamic-lookback-delta", true, "Look back further when downsampled data is asked for.").Hidden()
@@ -151,7 +155,7 @@ func (c *queryFlags) bindPromQL(fs *flags) {
 	fs.strings(&c.partitionLabels, "query.partition-label", "Label that tells apart which endpoints hold disjoint data, for distributed queries (repeatable).")
 	fs.enum(&c.dedupFunc, "deduplication.func", "penalty", "How replicas become one series: penalty for scrapes of several Prometheus, chain for copies of the same samples.", "penalty", "chain")
 	fs.bool(&c.xFunctions, "query.enable-x-functions", false, "Offer xrate, xincrease and xdelta in the thanos engine.")
-	fs.bool(&c.noFallback, "query.disable-fallback", false, "Refuse what the thanos engine lacks instead of using the prometheus engine.").Hidden()
+	fs.bool(&c.noFallback, "query.disable-fallback", false, "Refuse what the thanos engine lacks and take its answers as they are, instead of using the prometheus engine.").Hidden()
 	fs.bool(&c.overlapping, "query.distributed-with-overlapping-interval", false, "Evaluate distributed queries although the time ranges of queriers overlap.").Hidden()
 	fs.string(&c.activeQueryPath, "query.active-query-path", "", "Folder of the file that lists the queries in work, for reading after a crash; none if empty.")
 	fs.floats(&c.durationQuantiles, "query.telemetry.request-duration-seconds-quantiles", "Bounds in seconds of the histogram of StoreAPI request durations (repeatable).", "0.1", "0.25", "0.75", "1.25", "1.75", "2.5", "3", "5", "10")

@@ -50,7 +50,7 @@ func (c *standaloneFlags) bind(fs *flags) {
 	fs.string(&c.configFile, "config.file", "", "Path of a prometheus.yml whose scrape_configs are used, read again on SIGHUP and POST /-/reload. Without one, Koios scrapes itself.")
 	fs.goDuration(&c.retention, "tsdb.retention", standalone.DefaultRetention.String(), "How long a block stays in the TSDB once it is served from the bucket.")
 	fs.goDuration(&c.blockDuration, "tsdb.block-duration", standalone.DefaultBlockDuration.String(), "Time that a block covers. For tests: leave it.").Hidden()
-	fs.enum(&c.engine, "query.promql-engine", "prometheus", "PromQL engine of requests that name none.", "prometheus", "thanos")
+	fs.enum(&c.engine, "query.promql-engine", "thanos", "PromQL engine of requests that name none: thanos is the fast one, and leaves what it is known to be wrong about to prometheus.", "prometheus", "thanos")
 	fs.promDuration(&c.timeout, "query.timeout", "2m", "How long one query may take.")
 	fs.int(&c.maxConcurrent, "query.max-concurrent", "20", "Number of queries that are worked on at a time; others wait.")
 	fs.bytes(&c.memory, "query.max-memory", "1GB", "Memory for the series and chunks of all queries together; a query past it is refused.")

@@ -20,9 +20,10 @@ const (
 
 // Config says how queries are evaluated. The zero value of a field is its default.
 type Config struct {
-	// Engine evaluates requests that name none: EnginePrometheus (the default) or EngineThanos.
+	// Engine evaluates requests that name none: EngineThanos (the default) or EnginePrometheus.
 	Engine string
-	// DisableFallback refuses what EngineThanos can't evaluate; otherwise EnginePrometheus does it.
+	// DisableFallback refuses what EngineThanos can't evaluate and takes its answers as they are; otherwise
+	// EnginePrometheus evaluates what EngineThanos can't, and what it is known to be wrong about.
 	DisableFallback bool
 	// EnableXFunctions adds xrate, xincrease and xdelta to EngineThanos.
 	EnableXFunctions bool
@@ -78,7 +79,7 @@ func (c Config) withDefaults() Config {
 	or(&c.Timeout, 2*time.Minute)
 	or(&c.DefaultEvaluationInterval, time.Minute)
 	if c.Engine == "" {
-		c.Engine = EnginePrometheus
+		c.Engine = EngineThanos
 	}
 	if c.EnginesMode == "" {
 		c.EnginesMode = "local"

@@ -490,8 +490,8 @@ func TestEngines(t *testing.T) {
 		}
 		res.Close()
 	}
-	f(Config{}, "up", "", EnginePrometheus)
-	f(Config{Engine: EngineThanos}, "up", "", EngineThanos)
+	f(Config{}, "up", "", EngineThanos)
+	f(Config{Engine: EnginePrometheus}, "up", "", EnginePrometheus)
 	f(Config{EnableXFunctions: true}, "xrate(requests_total[2m])", EngineThanos, EngineThanos)
 	f(Config{}, "xrate(requests_total[2m])", EngineThanos, "")
 	f(Config{}, `count_values("v", up)`, EngineThanos, EngineThanos)

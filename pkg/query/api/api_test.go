@@ -192,7 +192,7 @@ func TestGolden(t *testing.T) {
 			}
 		},
 	}
-	srv := serve(t, newReplicated(), cfg, query.Config{}, nil)
+	srv := serve(t, newReplicated(), cfg, query.Config{Engine: query.EnginePrometheus}, nil)
 	var out strings.Builder
 	for _, path := range []string{
 		"/query?query=up&time=1700006430",
@@ -253,7 +253,7 @@ func golden(t *testing.T, name, got string) {
 
 // Shows what broken requests are told: always 400, bad_data, and what to do.
 func TestBadRequests(t *testing.T) {
-	srv := serve(t, newReplicated(), Config{}, query.Config{}, nil)
+	srv := serve(t, newReplicated(), Config{}, query.Config{Engine: query.EnginePrometheus}, nil)
 	var out strings.Builder
 	for _, path := range []string{
 		"/query?query=",
