@@ -48,13 +48,14 @@ func (d *downstream) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error
 	if err != nil {
 		return nil, fmt.Errorf("read the querier's answer: %w", err)
 	}
-	return &rangeAnswer{Answer: a, noStore: noStore(header) || missesData(a.Warnings), header: header}, nil
+	return &rangeAnswer{Answer: a, noStore: noStore(header) || missesData(a.Warnings) || missesData(a.Infos), header: header}, nil
 }
 
-// missesData tells whether a warning is of something else than PromQL. (A querier forbids to keep such an answer, but
-// not everything between us and it keeps headers.)
-func missesData(warnings []string) bool {
-	for _, w := range warnings {
+// missesData tells whether a note is of something else than PromQL: of data that is missing, or that came from another
+// replica than it usually does. (A querier forbids to keep the first kind of answer, but not everything between us and it
+// keeps headers.)
+func missesData(notes []string) bool {
+	for _, w := range notes {
 		if !strings.HasPrefix(w, "PromQL ") {
 			return true
 		}

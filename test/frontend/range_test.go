@@ -111,13 +111,15 @@ func alike(r reply) reply {
 	if r.Code != http.StatusOK {
 		return reply{Code: r.Code, Body: answerBody{Status: r.Body.Status, ErrorType: r.Body.ErrorType}}
 	}
-	for i, w := range r.Body.Warnings {
-		// A gap is named with the times that were asked for.
-		if at := strings.Index(w, " between "); at >= 0 {
-			r.Body.Warnings[i] = w[:at]
+	for _, notes := range []*[]string{&r.Body.Warnings, &r.Body.Infos} {
+		for i, n := range *notes {
+			// A gap is named with the times that were asked for.
+			if at := strings.Index(n, " between "); at >= 0 {
+				(*notes)[i] = n[:at]
+			}
 		}
+		*notes = slices.Compact(*notes)
 	}
-	r.Body.Warnings = slices.Compact(r.Body.Warnings)
 	return r
 }
 
@@ -178,11 +180,13 @@ func TestRangesEqualTheQueriers(t *testing.T) {
 // acceptable tells what is wrong with an answer got while stores are away, want being what the querier says and whole what
 // it says when they are back: an answer without a warning must be the whole one, and any other must be either at each step.
 func acceptable(want, whole, got reply) string {
-	if got.Code != http.StatusOK || whole.Code != http.StatusOK || len(missing(got.Body.Warnings)) == 0 {
+	if got.Code != http.StatusOK || whole.Code != http.StatusOK || len(missing(got)) == 0 {
 		return cmp.Diff(whole, got)
 	}
-	if d := cmp.Diff(want.Body.Warnings, got.Body.Warnings); d != "" {
-		return d
+	for _, m := range missing(got) {
+		if !slices.Contains(missing(want), m) {
+			return "nobody else says " + m
+		}
 	}
 	parts, wholes := want.steps(), whole.steps()
 	steps := got.steps()
@@ -199,14 +203,14 @@ func acceptable(want, whole, got reply) string {
 	return ""
 }
 
-// missing are the warnings that are not about PromQL.
-func missing(warnings []string) (ws []string) {
-	for _, w := range warnings {
-		if !strings.HasPrefix(w, "PromQL ") {
-			ws = append(ws, w)
+// missing are the notes that are not about PromQL.
+func missing(r reply) (notes []string) {
+	for _, n := range slices.Concat(r.Body.Warnings, r.Body.Infos) {
+		if !strings.HasPrefix(n, "PromQL ") {
+			notes = append(notes, n)
 		}
 	}
-	return ws
+	return notes
 }
 
 // steps lists what there is at each time, by series.
@@ -232,7 +236,7 @@ func question(rnd *rand.Rand, w *world, query string, step int64) (url.Values, h
 			form.Set(name, values[rnd.IntN(len(values))])
 		}
 	}
-	form.Set("dedup", "false")
+	set("dedup", "false", "true", "0")
 	set("partial_response", "false", "true")
 	set("max_source_resolution", "auto", "5m", "0s", "3600")
 	set("lookback_delta", "2m", "300")
