@@ -1,6 +1,7 @@
 package indexheader
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-kit/log"
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -60,7 +62,7 @@ func writeIndex(t testing.TB, series int) string {
 	return path
 }
 
-func build(t testing.TB, indexPath string) (string, error) {
+func buildFrom(t testing.TB, indexPath string) (string, error) {
 	t.Helper()
 	bkt := objstore.NewInMemBucket()
 	f, err := os.Open(indexPath)
@@ -72,8 +74,30 @@ func build(t testing.TB, indexPath string) (string, error) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), id.String(), Filename)
-	return path, Build(t.Context(), bkt, id, path)
+	return path, build(t.Context(), bkt, id, 0, path)
 }
+
+// open opens a header on disk.
+func open(path string, sampling int) (*Reader, error) {
+	p := NewPool(nil, Config{Sampling: sampling}, log.NewNopLogger(), nil)
+	r := &Reader{pool: p, path: path, build: func(context.Context) error { return errNoBucket }}
+	var err error
+	r.Hold()
+	r.c, r.file, err = r.read()
+	return r, err
+}
+
+var errNoBucket = errors.New("no bucket")
+
+// parse opens a header in memory.
+func parse(b []byte, sampling int) (*Reader, error) {
+	c, err := readContent(bytes.NewReader(b), int64(len(b)), max(sampling, 1))
+	return &Reader{c: c, file: inMemory{bytes.NewReader(b)}}, err
+}
+
+type inMemory struct{ *bytes.Reader }
+
+func (inMemory) Close() error { return nil }
 
 // Shows that the header knows the same symbols, names, values and posting lists as the index itself, at any sampling.
 func TestReaderEqualsIndex(t *testing.T) {
@@ -88,12 +112,12 @@ func TestReaderEqualsIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		path, err := build(t, indexPath)
+		path, err := buildFrom(t, indexPath)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, sampling := range []int{1, 2, 32, 1000} {
-			r, err := Open(path, sampling)
+			r, err := open(path, sampling)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,6 +136,7 @@ func TestReaderEqualsIndex(t *testing.T) {
 					t.Fatal(err)
 				}
 				r.Values(name, func(v string, rg Range) bool {
+					v = strings.Clone(v)
 					got = append(got, v)
 					one, ok := r.Postings(name, v)
 					if !ok || one != rg {
@@ -136,20 +161,29 @@ func TestReaderEqualsIndex(t *testing.T) {
 			if r.HasLabel("nope") || (series > 0) != r.HasLabel("mod") {
 				t.Error("HasLabel is wrong")
 			}
+			symbols := r.Symbols()
 			it, ref := ir.Symbols(), uint32(0)
 			for it.Next() {
-				if s, err := r.Symbol(ref); err != nil || s != it.At() {
-					t.Errorf("symbol %d: %q %v, want %q", ref, s, err, it.At())
+				for _, lookup := range []func(uint32) (string, error){r.Symbol, symbols.Lookup} {
+					if s, err := lookup(ref); err != nil || s != it.At() {
+						t.Errorf("symbol %d: %q %v, want %q", ref, s, err, it.At())
+					}
 				}
 				ref++
 			}
-			if _, err := r.Symbol(ref); !errors.Is(err, ErrCorrupt) {
-				t.Errorf("symbol behind the last: %v", err)
+			for _, behind := range []uint32{ref, ref + 31, ref + 1000, 1<<32 - 1} {
+				if _, err := r.Symbol(behind); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("symbol behind the last: %v", err)
+				}
+				if _, err := symbols.Lookup(behind); !errors.Is(err, ErrCorrupt) {
+					t.Errorf("symbol behind the last: %v", err)
+				}
 			}
 			st, _ := os.Stat(indexPath)
 			if r.IndexSize() != st.Size() || r.IndexVersion() != 2 {
 				t.Errorf("size %d, version %d", r.IndexSize(), r.IndexVersion())
 			}
+			r.Release()
 			if err := r.Close(); err != nil {
 				t.Error(err)
 			}
@@ -168,7 +202,7 @@ func TestLayout(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := build(t, indexPath)
+	path, err := buildFrom(t, indexPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +225,7 @@ func TestLayout(t *testing.T) {
 
 // Shows that a table which is not sorted is read too. The two names are swapped in place; they are of equal length.
 func TestUnsortedTable(t *testing.T) {
-	path, err := build(t, writeIndex(t, 40))
+	path, err := buildFrom(t, writeIndex(t, 40))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +247,7 @@ func TestUnsortedTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.ranges == nil {
+	if r.c.ranges == nil {
 		t.Fatal("took the table for sorted")
 	}
 	if diff := cmp.Diff([]string{"__name__", "aaa", "i"}, r.LabelNames()); diff != "" {
@@ -222,7 +256,7 @@ func TestUnsortedTable(t *testing.T) {
 	for name, as := range map[string]string{"i": "i", "mod": "aaa", "": ""} {
 		var vs []string
 		r.Values(as, func(v string, rg Range) bool {
-			vs = append(vs, v)
+			vs = append(vs, strings.Clone(v))
 			if want, ok := sorted.Postings(name, v); !ok || want != rg {
 				t.Errorf("%s=%q: %v, sorted %v", name, v, rg, want)
 			}
@@ -246,9 +280,9 @@ func TestBuildRefusesDamage(t *testing.T) {
 		if err := os.WriteFile(p, b, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		path, err := build(t, p)
+		path, err := buildFrom(t, p)
 		if err == nil {
-			_, err = Open(path, 0)
+			_, err = open(path, 0)
 		} else if _, serr := os.Stat(path); serr == nil {
 			t.Errorf("%s: left a file", what)
 		}
@@ -268,14 +302,14 @@ func TestBuildRefusesDamage(t *testing.T) {
 	f("postings table", flip(len(raw)-indexTOCLen-10))
 	f("nonsense", []byte(strings.Repeat("nonsense", 100)))
 	bkt := objstore.NewInMemBucket()
-	if err := Build(t.Context(), bkt, id, filepath.Join(t.TempDir(), "x", Filename)); err == nil || !bkt.IsObjNotFoundErr(errors.Unwrap(err)) {
+	if err := build(t.Context(), bkt, id, 0, filepath.Join(t.TempDir(), "x", Filename)); err == nil || !bkt.IsObjNotFoundErr(errors.Unwrap(err)) {
 		t.Errorf("absent index: %v", err)
 	}
 }
 
 // Shows that no bytes break the reader. The checksums are made right, so that the bytes behind them are reached.
 func FuzzReader(f *testing.F) {
-	path, err := build(f, writeIndex(f, 40))
+	path, err := buildFrom(f, writeIndex(f, 40))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -295,8 +329,10 @@ func FuzzReader(f *testing.F) {
 			r.Values(n, func(v string, rg Range) bool { r.Postings(n, v); return true })
 			r.Postings(n, "5")
 		}
+		symbols := r.Symbols()
 		for ref := range uint32(50) {
 			_, _ = r.Symbol(ref * 3)
+			_, _ = symbols.Lookup(ref * 3)
 		}
 	})
 }
@@ -323,19 +359,82 @@ func fixChecksums(b []byte) {
 
 // BenchmarkPostings looks one of 100,000 values up.
 func BenchmarkPostings(b *testing.B) {
-	path, err := build(b, writeIndex(b, 100_000))
+	path, err := buildFrom(b, writeIndex(b, 100_000))
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, err := Open(path, 0)
+	r, err := open(path, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer r.Close()
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok := r.Postings("i", "77777"); !ok {
 			b.Fatal("not found")
+		}
+	}
+}
+
+// BenchmarkOpen reads a header of 100,000 values.
+func BenchmarkOpen(b *testing.B) {
+	path, err := buildFrom(b, writeIndex(b, 100_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := open(path, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Release()
+	}
+}
+
+// BenchmarkSymbols looks symbols up, as the series of a block ask for them: one after the other, and anywhere.
+func BenchmarkSymbols(b *testing.B) {
+	path, err := buildFrom(b, writeIndex(b, 100_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := open(path, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, how := range []struct {
+		name string
+		step uint32
+	}{{"near", 1}, {"anywhere", 7919}} {
+		b.Run(how.name, func(b *testing.B) {
+			s := r.Symbols()
+			ref := uint32(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				ref = (ref + how.step) % 100_000
+				if _, err := s.Lookup(ref); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkValues walks over 100,000 values.
+func BenchmarkValues(b *testing.B) {
+	path, err := buildFrom(b, writeIndex(b, 100_000))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, err := open(path, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		r.Values("i", func(string, Range) bool { n++; return true })
+		if n != 100_000 {
+			b.Fatal(n)
 		}
 	}
 }

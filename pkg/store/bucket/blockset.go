@@ -18,6 +18,7 @@ type blockSet struct {
 	byID   map[ulid.ULID]*loaded
 	groups []*blockGroup // sorted by labels
 	desc   store.Description
+	aside  []SetAside
 	known  bool // the bucket has been looked at; false before that, and after Close
 }
 

@@ -56,6 +56,12 @@ type Config struct {
 	// more bytes; 0 is no limit.
 	SeriesLimit, ChunksLimit, BytesLimit uint64
 
+	// IndexHeaderIdleTimeout is how long an index header stays in memory without use; 0 is as long as there is room.
+	IndexHeaderIdleTimeout time.Duration
+	// IndexHeadersOnUse fetches index headers when they are first used, and not when their block is found.
+	IndexHeadersOnUse bool
+	// ForgetIndexHeaders keeps no index headers from one start to the next.
+	ForgetIndexHeaders bool
 	// PostingOffsetSampling is the number of label values of which one is kept in memory; 0 is 32.
 	PostingOffsetSampling int
 	// SeriesBatchSize is the largest number of series read from a block at a time; 0 is 10,000.

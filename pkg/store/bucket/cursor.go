@@ -47,7 +47,7 @@ func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *load
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
 	r.batchMax, r.windowBytes = s.cfg.SeriesBatchSize, windowBytes(blocks)
-	r.symbols.header = b.header
+	r.symbols.header = b.header.Symbols()
 	r.entries = &arena{budget: s.budget}
 	for i := range c.windows {
 		c.windows[i].data = &arena{budget: s.budget}

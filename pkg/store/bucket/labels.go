@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -141,11 +142,15 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 					}
 				}
 			}
-			from(t, add, func(ms []*labels.Matcher, f func(labels.Labels) bool) {
-				c.open(ms)
-				for c.Next() && f(c.At().Labels) {
-				}
-			})
+			if err := t.block.header.Open(ctx); err != nil {
+				c.fail(fmt.Errorf("open index header: %w", err))
+			} else {
+				from(t, add, func(ms []*labels.Matcher, f func(labels.Labels) bool) {
+					c.open(ms)
+					for c.Next() && f(c.At().Labels) {
+					}
+				})
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			ws = append(ws, c.Warnings()...)

@@ -2,17 +2,12 @@ package bucket
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/go-kit/log"
-	"github.com/go-kit/log/level"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/thanos-io/objstore"
@@ -31,7 +26,6 @@ type loaded struct {
 	header *indexheader.Reader
 	cache  *cache
 
-	refStep                     int64 // bytes of the index per unit of a series reference
 	seriesLengths, chunkLengths *lengths
 	slots                       chan struct{} // see object
 	segments                    []segment
@@ -48,38 +42,28 @@ type segment struct {
 	size int64 // in bytes; 0 is unknown
 }
 
-// load opens a block: it fetches the index header unless it is on disk already.
-func load(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, cfg Config, c *cache, logger log.Logger, met *metrics, slots chan struct{}) (*loaded, error) {
+// load makes a block ready to be served: its index header is on disk then, unless it is to be fetched at its use.
+func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.Pool, m *block.Meta, cfg Config, c *cache, slots chan struct{}) (*loaded, error) {
 	dir := filepath.Join(cfg.DataDir, m.ULID.String())
-	path := filepath.Join(dir, indexheader.Filename)
-	h, err := indexheader.Open(path, cfg.PostingOffsetSampling)
+	h, err := headers.Reader(ctx, m, filepath.Join(dir, indexheader.Filename))
 	if err != nil {
-		if !errors.Is(err, os.ErrNotExist) {
-			level.Warn(logger).Log("msg", "index header on disk is unusable, fetching it again", "block", m.ULID, "err", err)
-		}
-		start := time.Now()
-		if err := indexheader.Build(ctx, bkt, m.ULID, path); err != nil {
-			return nil, fmt.Errorf("fetch index header: %w", err)
-		}
-		met.headerDownload.Observe(time.Since(start).Seconds())
-		start = time.Now()
-		if h, err = indexheader.Open(path, cfg.PostingOffsetSampling); err != nil {
-			// What was just fetched is wrong in the bucket. It may be put right there, so it is not kept.
-			_ = os.Remove(path)
-			return nil, err
-		}
-		met.headerLoad.Observe(time.Since(start).Seconds())
+		return nil, err
 	}
 	b := &loaded{
-		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, refStep: 16, slots: slots,
+		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, slots: slots,
 		onClose: func(error) {},
-	}
-	if h.IndexVersion() == index.FormatV1 {
-		b.refStep = 1
 	}
 	b.listSegments()
 	b.firstLengths(cfg)
 	return b, nil
+}
+
+// refStep returns how many bytes of the index a series reference counts.
+func (b *loaded) refStep() int64 {
+	if b.header.IndexVersion() == index.FormatV1 {
+		return 1
+	}
+	return 16
 }
 
 // atMost returns what the index says a thing takes at most, or the estimate if that is less or it says nothing.
@@ -135,10 +119,12 @@ func (b *loaded) acquire() bool {
 		return false
 	}
 	b.users++
+	b.header.Hold()
 	return true
 }
 
 func (b *loaded) release() {
+	b.header.Release()
 	b.mu.Lock()
 	b.users--
 	last := b.dropped && b.users == 0

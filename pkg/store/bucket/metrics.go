@@ -14,7 +14,7 @@ type metrics struct {
 	blockLoads, blockLoadFailures                  prometheus.Counter
 	lazyPostings                                   prometheus.Counter
 	blockDrops, blockDropFailures                  prometheus.Counter
-	blockLoadDuration, headerDownload, headerLoad  prometheus.Histogram
+	blockLoadDuration                              prometheus.Histogram
 	blocksQueried, resultSeries, getAll, merge     *prometheus.HistogramVec
 	sentChunkSize                                  *prometheus.HistogramVec
 	touched, touchedBytes, fetched, fetchedBytes   *prometheus.HistogramVec
@@ -58,8 +58,6 @@ func newMetrics(cfg Config, reg prometheus.Registerer) *metrics {
 		blockDrops:        counter("block_drops_total", "Blocks that are not served any more."),
 		blockDropFailures: counter("block_drop_failures_total", "Blocks whose local files could not be removed."),
 		blockLoadDuration: histogram("block_load_duration_seconds", "Time taken to load a block, in seconds.", durationBuckets),
-		headerDownload:    histogram("indexheader_download_duration_seconds", "Time taken to fetch an index header, in seconds.", durationBuckets),
-		headerLoad:        histogram("indexheader_load_duration_seconds", "Time taken to open an index header, in seconds.", durationBuckets),
 		blocksQueried:     histograms("series_blocks_queried", "Blocks that a Series request read.", countBuckets, "tenant"),
 		resultSeries:      histograms("series_result_series", "Series that a request returned.", countBuckets, "tenant"),
 		getAll:            histograms("series_get_all_duration_seconds", "Time until all blocks of a Series request were opened, in seconds.", durationBuckets, "tenant"),

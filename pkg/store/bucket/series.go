@@ -92,7 +92,7 @@ func (d *decoder) varint() int64 {
 
 // symbolTable looks symbols up, and keeps those seen last: names, and the values that neighbours share.
 type symbolTable struct {
-	header *indexheader.Reader
+	header *indexheader.Symbols
 	cache  [symbolsKept]struct {
 		ref   uint32
 		known bool
@@ -109,7 +109,7 @@ func (t *symbolTable) get(ref uint32) (string, error) {
 	if c.known && c.ref == ref {
 		return c.text, nil
 	}
-	s, err := t.header.Symbol(ref)
+	s, err := t.header.Lookup(ref)
 	if err != nil {
 		return "", corruptf("%v", err)
 	}

@@ -31,6 +31,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/block/indexheader"
 	"github.com/koios-metrics/koios/pkg/gate"
 	"github.com/koios-metrics/koios/pkg/store"
 	"github.com/koios-metrics/koios/pkg/tenancy"
@@ -49,6 +50,7 @@ type Store struct {
 	logger  log.Logger
 	metrics *metrics
 	fetcher *block.Fetcher
+	headers *indexheader.Pool
 	budget  *store.Budget
 	cache   *cache
 	gate    *gate.Gate
@@ -83,6 +85,10 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 		return nil, err
 	}
 	s := &Store{
+		headers: indexheader.NewPool(bkt, indexheader.Config{
+			Sampling: cfg.PostingOffsetSampling, IdleTimeout: cfg.IndexHeaderIdleTimeout,
+			FetchOnUse: cfg.IndexHeadersOnUse, Forget: cfg.ForgetIndexHeaders,
+		}, logger, reg),
 		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(cfg, reg), fetcher: fetcher,
 		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
 		cache:  newCache(cfg.IndexCacheBytesMax, reg),
@@ -239,11 +245,16 @@ func (s *Store) open(ctx context.Context, req *store.SeriesRequest, ts []target,
 	var g errgroup.Group
 	g.SetLimit(openConcurrency)
 	for i, t := range ts {
-		opt := store.RelabelOptions{External: t.block.labels, Drop: req.WithoutReplicaLabels, MayClash: t.block.mayClash(req.WithoutReplicaLabels), Budget: s.budget}
+		opt := store.RelabelOptions{External: t.block.labels, Drop: req.WithoutReplicaLabels, Budget: s.budget}
 		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts))
 		c.reader.shard = shardOf(req, opt)
 		g.Go(func() error {
-			c.open(t.matchers)
+			if err := t.block.header.Open(ctx); err != nil {
+				c.fail(fmt.Errorf("open index header: %w", err))
+			} else {
+				opt.MayClash = t.block.mayClash(req.WithoutReplicaLabels)
+				c.open(t.matchers)
+			}
 			cs[i] = store.Relabel(c, opt)
 			return nil
 		})

@@ -1,18 +1,20 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-kit/log/level"
 	"github.com/oklog/ulid/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/gate"
 )
 
 // InitialSync looks at the bucket until it has succeeded once, or the configured time is over. Then it removes local
@@ -73,30 +75,30 @@ func (s *Store) Sync(ctx context.Context) error {
 	}
 	before := s.blocks.Load().byID
 	next := make(map[ulid.ULID]*loaded, len(view.Metas))
-	var mu sync.Mutex
-	var failed int
-	var g errgroup.Group
-	g.SetLimit(s.cfg.SyncConcurrency)
+	var fresh []*block.Meta
 	for id, m := range view.Metas {
 		if b := before[id]; b != nil {
-			mu.Lock()
 			next[id] = b
-			mu.Unlock()
-			continue
+		} else {
+			fresh = append(fresh, m)
 		}
-		g.Go(func() error {
-			b, err := s.load(ctx, m)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed++
-			} else {
-				next[id] = b
-			}
-			return nil
-		})
 	}
-	_ = g.Wait()
+	// The newest first: they are asked for most.
+	slices.SortFunc(fresh, func(a, b *block.Meta) int { return cmp.Compare(b.MaxTime, a.MaxTime) })
+	var mu sync.Mutex // guards next and aside
+	aside := map[ulid.ULID]error{}
+	gate.Spread(ctx, s.cfg.SyncConcurrency, len(fresh), func(i int) bool {
+		b, err := s.load(ctx, fresh[i])
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			aside[fresh[i].ULID] = err
+		} else {
+			next[b.meta.ULID] = b
+		}
+		return err == nil
+	})
+	failed := len(next) < len(view.Metas)
 
 	var dropped []*loaded
 	for id, b := range before {
@@ -104,7 +106,7 @@ func (s *Store) Sync(ctx context.Context) error {
 			continue
 		}
 		// Whoever replaces this block may be the one that failed. Twice is better than not at all.
-		if (failed > 0 || ctx.Err() != nil) && view.Excluded[id] == block.StateDuplicate {
+		if (failed || ctx.Err() != nil) && view.Excluded[id] == block.StateDuplicate {
 			next[id] = b
 			continue
 		}
@@ -112,6 +114,7 @@ func (s *Store) Sync(ctx context.Context) error {
 	}
 	set := newBlockSet(next, s.cfg.Name)
 	set.known = true
+	set.aside = setAside(view, aside)
 	s.blocks.Store(set)
 	s.metrics.blocksLoaded.Set(float64(len(next)))
 	for _, b := range dropped {
@@ -127,7 +130,7 @@ func (s *Store) Sync(ctx context.Context) error {
 func (s *Store) load(ctx context.Context, m *block.Meta) (*loaded, error) {
 	s.metrics.blockLoads.Inc()
 	start := time.Now()
-	b, err := load(ctx, s.bkt, m, s.cfg, s.cache, s.logger, s.metrics, s.slots)
+	b, err := load(ctx, s.bkt, s.headers, m, s.cfg, s.cache, s.slots)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, err

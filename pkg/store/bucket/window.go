@@ -127,7 +127,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	if err := to.mem.reserve(int64(n) * (16 + 8 + 24 + 16)); err != nil {
 		return err
 	}
-	step := r.block.refStep // entries begin at its multiples
+	step := r.block.refStep() // entries begin at its multiples
 	guess := (r.block.seriesLengths.guess() + step - 1) / step * step
 	pieces := make([]piece, n)
 	for i, ref := range refs {
