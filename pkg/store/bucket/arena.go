@@ -1,10 +1,6 @@
 package bucket
 
-import (
-	"sync"
-
-	"github.com/koios-metrics/koios/pkg/store"
-)
+import "sync"
 
 const (
 	// The first slab of an arena, and the largest one: a request for one series takes little, and one for many does
@@ -18,7 +14,7 @@ const (
 // arena hands out memory that is taken back all at once. It is charged to a budget by slabs. alloc may be called in
 // parallel.
 type arena struct {
-	budget *store.Budget
+	budget *share
 
 	mu       sync.Mutex
 	slabs    [][]byte
@@ -72,7 +68,7 @@ func (a *arena) free() {
 
 // hold charges memory that is not an arena's to a budget.
 type hold struct {
-	budget   *store.Budget
+	budget   *share
 	reserved int64
 }
 

@@ -93,7 +93,7 @@ func BenchmarkChoose(b *testing.B) {
 	})
 	b.ReportAllocs()
 	for b.Loop() {
-		if len(set.groups[0].choose(0, 2*365*24*hour, block.Resolution1h)) == 0 {
+		if len(set.groups[0].choose(0, 2*365*24*hour, block.Resolution1h, false)) == 0 {
 			b.Fatal("none")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -62,17 +63,34 @@ func newBlockSet(blocks map[ulid.ULID]*loaded, name string) *blockSet {
 	return s
 }
 
+// parentsListed is for how long after a compaction its inputs are listed, going by the newest block of the group. By
+// then every gateway has looked at the bucket again.
+const parentsListed = 48 * time.Hour
+
 // served lists the blocks of the group for others.
 func (g *blockGroup) served() store.BlockSet {
 	set := store.BlockSet{Labels: g.labels}
+	var newest uint64
+	for _, l := range g.tiers {
+		for _, b := range l.blocks {
+			newest = max(newest, b.meta.ULID.Time())
+		}
+	}
 	for _, l := range g.tiers {
 		for _, b := range l.blocks {
 			set.Blocks = append(set.Blocks, store.Block{
 				ID: b.meta.ULID, MinTime: b.meta.MinTime, MaxTime: b.meta.MaxTime - 1, Resolution: b.meta.Resolution(),
 			})
+			if newest-b.meta.ULID.Time() > uint64(parentsListed.Milliseconds()) {
+				continue
+			}
+			for _, p := range b.meta.Compaction.Parents {
+				set.Parents = append(set.Parents, store.ParentBlock{Child: b.meta.ULID, ID: p.ULID, MinTime: p.MinTime, MaxTime: p.MaxTime - 1})
+			}
 		}
 	}
 	slices.SortFunc(set.Blocks, func(x, y store.Block) int { return x.ID.Compare(y.ID) })
+	slices.SortStableFunc(set.Parents, func(x, y store.ParentBlock) int { return x.Child.Compare(y.Child) })
 	return set
 }
 
@@ -111,16 +129,24 @@ func (g *blockGroup) ranges() (out []store.TSDB) {
 }
 
 // choose picks blocks that cover a closed time range once: the coarsest admitted resolution first, and finer ones in
-// its holes.
-func (g *blockGroup) choose(mint, maxt, maxResolution int64) []*loaded {
-	tiers := g.tiers
-	for len(tiers) > 0 && tiers[0].resolution > maxResolution {
-		tiers = tiers[1:]
+// its holes. What is a hole in all of these is filled with coarser resolutions, the finest of them first, if coarser
+// is true.
+func (g *blockGroup) choose(mint, maxt, maxResolution int64, coarser bool) []*loaded {
+	first := 0 // the coarsest that is admitted
+	for first < len(g.tiers) && g.tiers[first].resolution > maxResolution {
+		first++
+	}
+	tiers := g.tiers[first:]
+	if coarser {
+		tiers = slices.Clone(tiers)
+		for i := first - 1; i >= 0; i-- {
+			tiers = append(tiers, g.tiers[i])
+		}
 	}
 	var out []*loaded
 	chosen := map[*loaded]bool{}
 	chooseFrom(tiers, mint, maxt, func(b *loaded) {
-		// A block of a finer level may reach into several holes.
+		// A block of a later tier may reach into several holes.
 		if !chosen[b] {
 			chosen[b] = true
 			out = append(out, b)

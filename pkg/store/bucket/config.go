@@ -47,6 +47,8 @@ type Config struct {
 	// MemoryBytesMax bounds what all requests together hold of postings, series and chunks; 0 is no bound. A request
 	// past it is refused.
 	MemoryBytesMax int64
+	// RequestMemoryBytesMax bounds what a single request may hold of it; 0 is no further bound.
+	RequestMemoryBytesMax int64
 	// IndexCacheBytesMax bounds the memory for posting lists that are kept from one request to the next, on top of
 	// MemoryBytesMax; 0 keeps none.
 	IndexCacheBytesMax int64
@@ -55,6 +57,12 @@ type Config struct {
 	// SeriesLimit, ChunksLimit and BytesLimit refuse a request that touches more series, more chunks, or downloads
 	// more bytes; 0 is no limit.
 	SeriesLimit, ChunksLimit, BytesLimit uint64
+
+	// LazyPostings leaves posting lists unread where reading the series that the others select takes fewer bytes;
+	// their matchers are tried on the labels. KeySeriesRatioMax also leaves those of a matcher unread that selects more
+	// than this many times as many values as series are expected; 0 is no such bound.
+	LazyPostings      bool
+	KeySeriesRatioMax float64
 
 	// IndexHeaderIdleTimeout is how long an index header stays in memory without use; 0 is as long as there is room.
 	IndexHeaderIdleTimeout time.Duration

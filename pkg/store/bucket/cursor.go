@@ -42,16 +42,16 @@ type cursor struct {
 
 // newCursor makes a cursor that has not been opened.
 func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int) *cursor {
-	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, mem: &hold{budget: s.budget}, at: -1}
+	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, mem: &hold{budget: acc.memory}, at: -1}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
 	r.batchMax, r.windowBytes = s.cfg.SeriesBatchSize, windowBytes(blocks)
 	r.symbols.header = b.header.Symbols()
-	r.entries = &arena{budget: s.budget}
+	r.entries = &arena{budget: acc.memory}
 	for i := range c.windows {
-		c.windows[i].data = &arena{budget: s.budget}
-		r.batches[i].mem = &hold{budget: s.budget}
+		c.windows[i].data = &arena{budget: acc.memory}
+		r.batches[i].mem = &hold{budget: acc.memory}
 	}
 	return c
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/thanos-io/objstore"
@@ -49,11 +50,16 @@ func TestRandomMatchers(t *testing.T) {
 	slices.SortFunc(series, func(x, y handSeries) int { return labels.Compare(x.labels, y.labels) })
 	bkt := objstore.NewInMemBucket()
 	handBlock{n: 1, mint: 0, maxt: 2000, series: series}.write(t, bkt)
-	s := open(t, bkt, Config{MemoryBytesMax: 1 << 24, SeriesBatchSize: 7})
+	eager := open(t, bkt, Config{MemoryBytesMax: 1 << 24, SeriesBatchSize: 7})
+	lazy := open(t, bkt, Config{SeriesBatchSize: 7, LazyPostings: true, KeySeriesRatioMax: 0.01})
 	types := []labels.MatchType{labels.MatchEqual, labels.MatchNotEqual, labels.MatchRegexp, labels.MatchNotRegexp}
 	plain := []string{"", "x", "xy", "m1", "nope"}
 	regexps := []string{"", ".*", ".+", "x|y", "x|", "x.*", "(x|xy)", "[^x]+", "m1|m2|nope", "^$", "|", "(?i:X)", ".*y", "m.?", "x\\.y"}
-	for range 3000 {
+	for i := range 6000 {
+		s := eager
+		if i%2 > 0 {
+			s = lazy
+		}
 		var ms []*labels.Matcher
 		for range 1 + rnd.IntN(4) {
 			typ, vs := types[rnd.IntN(4)], plain
@@ -78,6 +84,9 @@ func TestRandomMatchers(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("%v (-want +got):\n%s", ms, diff)
 		}
+	}
+	if n := testutil.ToFloat64(lazy.metrics.lazyPostings); n < 500 {
+		t.Errorf("posting lists were left unread %v times", n)
 	}
 }
 

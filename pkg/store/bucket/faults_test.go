@@ -363,7 +363,7 @@ func TestLimits(t *testing.T) {
 	// The bytes of the chunks come last.
 	s := open(t, bkt, Config{})
 	a := s.newAccount("t")
-	for _, c := range s.open(t.Context(), upRequest(store.Warn), s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0) }), a, "t") {
+	for _, c := range s.open(t.Context(), upRequest(store.Warn), s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0, false) }), a, "t") {
 		c.Close()
 	}
 	n := a.bytes.Load()

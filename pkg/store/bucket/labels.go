@@ -124,7 +124,7 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 		ws  store.Warnings
 		g   errgroup.Group
 	)
-	mem := &hold{budget: s.budget}
+	mem := &hold{budget: acc.memory}
 	defer mem.free()
 	g.SetLimit(openConcurrency)
 	for _, t := range ts {

@@ -28,6 +28,8 @@ type loaded struct {
 
 	seriesLengths, chunkLengths *lengths
 	slots                       chan struct{} // see object
+	cfg                         Config
+	metrics                     *metrics
 	segments                    []segment
 
 	onClose func(error)
@@ -43,14 +45,14 @@ type segment struct {
 }
 
 // load makes a block ready to be served: its index header is on disk then, unless it is to be fetched at its use.
-func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.Pool, m *block.Meta, cfg Config, c *cache, slots chan struct{}) (*loaded, error) {
+func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.Pool, m *block.Meta, cfg Config, c *cache, met *metrics, slots chan struct{}) (*loaded, error) {
 	dir := filepath.Join(cfg.DataDir, m.ULID.String())
 	h, err := headers.Reader(ctx, m, filepath.Join(dir, indexheader.Filename))
 	if err != nil {
 		return nil, err
 	}
 	b := &loaded{
-		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, slots: slots,
+		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, slots: slots, cfg: cfg, metrics: met,
 		onClose: func(error) {},
 	}
 	b.listSegments()

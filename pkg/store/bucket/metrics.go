@@ -19,6 +19,8 @@ type metrics struct {
 	sentChunkSize                                  *prometheus.HistogramVec
 	touched, touchedBytes, fetched, fetchedBytes   *prometheus.HistogramVec
 	postingsSize                                   *prometheus.HistogramVec
+	lazyPostingBytes, lazyOverfetched              prometheus.Counter
+	lazyGroups                                     *prometheus.CounterVec
 	queriesDropped                                 *prometheus.CounterVec
 	seriesRefetches, chunkRefetches, emptyPostings *prometheus.CounterVec
 
@@ -73,6 +75,12 @@ func newMetrics(cfg Config, reg prometheus.Registerer) *metrics {
 		lazyPostings:      counter("lazy_expanded_postings_total", "Requests to a block in which posting lists were left unread because reading the series was cheaper."),
 		emptyPostings:     counters("empty_postings_total", "Blocks in which no series matched.", "tenant"),
 	}
+	m.lazyPostingBytes = counter("lazy_expanded_posting_size_bytes_total", "Bytes of the posting lists that were left unread.")
+	m.lazyOverfetched = counter("lazy_expanded_posting_series_overfetched_size_bytes_total", "Bytes of series that were read because posting lists were left unread, and did not match.")
+	m.lazyGroups = counters("lazy_expanded_posting_groups_total", "Matchers whose posting lists were left unread, by reason.", "reason")
+	for _, reason := range []string{lazyBySize, lazyByKeys} {
+		m.lazyGroups.WithLabelValues(reason)
+	}
 	m.postingsSize = histograms("postings_size_bytes", "Size of the posting lists that a request looked at, in bytes.", bytesBuckets, "tenant")
 	for d, name := range map[dataType]string{postingsData: "postings", seriesData: "series", chunksData: "chunks"} {
 		m.fetchDuration[d] = histograms(name+"_fetch_duration_seconds", "Time taken by each read of "+name+" from the bucket, in seconds.", durationBuckets, "tenant")
@@ -95,7 +103,7 @@ func newMetrics(cfg Config, reg prometheus.Registerer) *metrics {
 			h.WithLabelValues(d.String(), t)
 		}
 	}
-	for _, reason := range []string{"series", "chunks", "bytes"} {
+	for _, reason := range []string{"series", "chunks", "bytes", "queue"} {
 		m.queriesDropped.WithLabelValues(reason, t)
 	}
 	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {

@@ -17,8 +17,9 @@ import (
 // group is what one matcher asks of the posting lists: the series in any of them are those it selects (add), or those
 // it rejects.
 type group struct {
-	add   bool
-	lists []indexheader.Range
+	add     bool
+	lists   []indexheader.Range
+	matcher *labels.Matcher // nil: all series
 }
 
 const (
@@ -36,7 +37,7 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem 
 	for _, m := range ms {
 		// A matcher that matches the empty value selects the series without the label too, which no list names. So
 		// it is turned around: it rejects the series whose value it does not match.
-		g := group{add: !m.Matches("")}
+		g := group{add: !m.Matches(""), matcher: m}
 		want := func(v string) bool { return m.Matches(v) == g.add }
 		if m.Value == ".*" && m.Type == labels.MatchRegexp {
 			continue
@@ -116,6 +117,12 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 	if err != nil || len(groups) == 0 {
 		return nil, nil, err
 	}
+	for i := range groups {
+		if g := &groups[i]; g.matcher != nil {
+			acc.memory.weigh(g.matcher.String(), g.bytes())
+		}
+	}
+	groups, unread = b.lazily(groups)
 	data, err := b.fetchPostings(ctx, groups, lists, scratch, acc)
 	if err != nil {
 		return nil, nil, fmt.Errorf("fetch and expand postings: %w", err)
@@ -160,7 +167,7 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 	if err := p.Err(); err != nil {
 		return nil, nil, fmt.Errorf("expand postings: %w", err)
 	}
-	return refs, nil, acc.addSeries(len(refs) % scanStep)
+	return refs, unread, acc.addSeries(len(refs) % scanStep)
 }
 
 // postingData is the bytes of posting lists, by where they start in the index.

@@ -40,6 +40,9 @@ import (
 // The number of blocks that one request opens at a time.
 const openConcurrency = 16
 
+// No more requests wait than this many times those that are worked on.
+const queueFactor = 20
+
 // The number of range reads that the store has under way, for all requests together.
 const rangeReadsMax = 256
 
@@ -55,6 +58,7 @@ type Store struct {
 	cache   *cache
 	gate    *gate.Gate
 	slots   chan struct{} // see object
+	waiting atomic.Int64  // requests at the gate
 
 	syncing sync.Mutex
 	blocks  atomic.Pointer[blockSet]
@@ -193,23 +197,40 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return nil, errNotReady
 	}
 	req = s.clamp(req)
-	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.choose(req.MinTime, req.MaxTime, req.MaxResolution) })
+	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded {
+		return g.choose(req.MinTime, req.MaxTime, req.MaxResolution, takesCoarser(req))
+	})
 	for _, t := range ts {
 		if len(t.matchers) == 0 {
 			release(ts)
 			return nil, store.ErrNoMatchers
 		}
 	}
-	if err := s.gate.Start(ctx); err != nil {
+	if err := s.enter(ctx); err != nil {
 		release(ts)
-		return nil, store.Errorf(store.KindUnavailable, "%w", err)
+		return nil, err
 	}
 	tenant := tenantOf(ctx)
 	s.metrics.blocksQueried.WithLabelValues(tenant).Observe(float64(len(ts)))
 	a := &answer{store: s, account: s.newAccount(tenant), tenant: tenant}
+	a.coarser = coarserThan(ts, req.MaxResolution)
 	a.Cursor = store.Limit(store.Merge(s.open(ctx, req, ts, a.account, tenant)), req.Limit)
 	a.opened = time.Now()
 	return a, nil
+}
+
+// enter waits for a place among the requests that are worked on. Where too many wait already it refuses.
+func (s *Store) enter(ctx context.Context) error {
+	waiting := s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	if n := int64(s.cfg.SeriesConcurrency); n > 0 && waiting > n*queueFactor {
+		s.metrics.queriesDropped.WithLabelValues("queue", tenantOf(ctx)).Inc()
+		return store.Errorf(store.KindLimit, "%d requests are waiting, no more than %d may, beside the %d that are worked on; ask again later", waiting-1, n*queueFactor, n)
+	}
+	if err := s.gate.Start(ctx); err != nil {
+		return store.Errorf(store.KindUnavailable, "%w", err)
+	}
+	return nil
 }
 
 // clamp cuts the time range of a request to what is served.
@@ -220,7 +241,7 @@ func (s *Store) clamp(req *store.SeriesRequest) *store.SeriesRequest {
 }
 
 func (s *Store) newAccount(tenant string) *account {
-	a := &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	a := &account{limits: s.cfg, tenant: tenant, memory: &share{all: s.budget, max: s.cfg.RequestMemoryBytesMax}, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
 	a.sentChunkSize = s.metrics.sentChunkSize.WithLabelValues(tenant)
 	for d := range dataTypes {
 		a.fetchDuration[d] = s.metrics.fetchDuration[d].WithLabelValues(tenant)
@@ -296,6 +317,7 @@ type answer struct {
 	tenant  string
 	opened  time.Time
 	series  int
+	coarser store.Warnings // about blocks that are coarser than was asked for
 	closed  bool
 }
 
@@ -307,6 +329,9 @@ func (a *answer) Next() bool {
 	a.series++
 	return true
 }
+
+// Warnings implements store.Cursor.
+func (a *answer) Warnings() store.Warnings { return slices.Concat(a.coarser, a.Cursor.Warnings()) }
 
 // Close implements store.Cursor.
 func (a *answer) Close() error {

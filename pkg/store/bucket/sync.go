@@ -130,7 +130,7 @@ func (s *Store) Sync(ctx context.Context) error {
 func (s *Store) load(ctx context.Context, m *block.Meta) (*loaded, error) {
 	s.metrics.blockLoads.Inc()
 	start := time.Now()
-	b, err := load(ctx, s.bkt, s.headers, m, s.cfg, s.cache, s.slots)
+	b, err := load(ctx, s.bkt, s.headers, m, s.cfg, s.cache, s.metrics, s.slots)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, err

@@ -217,7 +217,12 @@ func (r *windowReader) addSeries(to *batch, content []byte) error {
 		undo()
 		return err
 	}
-	if r.shard != nil && !r.shard(ls) || !matches(r.filter, ls) {
+	if !matches(r.filter, ls) {
+		r.block.metrics.lazyOverfetched.Add(float64(len(content)))
+		undo()
+		return nil
+	}
+	if r.shard != nil && !r.shard(ls) {
 		undo()
 		return nil
 	}
