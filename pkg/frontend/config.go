@@ -27,7 +27,10 @@ type Config struct {
 	// ForwardHeaders go down with each request. They are part of the keys of caches.
 	ForwardHeaders []string
 
-	Range RangeConfig
+	Range    RangeConfig
+	Metadata MetadataConfig
+	// InstantAttempts is how often an instant query is asked at most; 0 and 1 are once.
+	InstantAttempts int
 
 	// AnswerBytesMax bounds an answer of a querier, in bytes; 0 is 1 GiB.
 	AnswerBytesMax int64

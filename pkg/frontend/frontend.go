@@ -65,15 +65,12 @@ const formBytesMax = 10 << 20
 
 // ServeHTTP implements http.Handler.
 func (f *Frontend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if strings.HasSuffix(r.URL.Path, "/api/v1/query_range") && (r.Method == http.MethodGet || r.Method == http.MethodPost) {
-		r.Body = http.MaxBytesReader(w, r.Body, formBytesMax)
-		f.serveRange(w, r)
+	serve := f.handler(r)
+	if serve == nil {
+		f.proxy.ServeHTTP(w, r)
 		return
 	}
-	f.proxy.ServeHTTP(w, r)
-}
-
-func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, formBytesMax)
 	if err := r.ParseForm(); err != nil {
 		f.writeError(w, err)
 		return
@@ -83,6 +80,26 @@ func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request) {
 		f.writeError(w, &badRequestError{err})
 		return
 	}
+	serve(w, r, c)
+}
+
+// handler returns what serves a request; nil passes it through.
+func (f *Frontend) handler(r *http.Request) func(http.ResponseWriter, *http.Request, call) {
+	get, post := r.Method == http.MethodGet, r.Method == http.MethodPost
+	_, name, _ := strings.Cut(r.URL.Path, "/api/v1/")
+	switch {
+	case !get && !post:
+	case name == "query_range":
+		return f.serveRange
+	case name == "query":
+		return f.serveInstant
+	case name == "labels", name == "series", get && strings.HasPrefix(name, "label/") && strings.HasSuffix(name, "/values"):
+		return f.serveMetadata
+	}
+	return nil
+}
+
+func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request, c call) {
 	form := r.Form
 	if form.Get("partial_response") == "" {
 		form.Set("partial_response", fmt.Sprint(f.cfg.Range.PartialResponse))
@@ -114,6 +131,72 @@ func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request) {
 	if err := a.Encode(w); err != nil {
 		level.Debug(f.logger).Log("msg", "client went before the end of its answer", "err", err)
 	}
+}
+
+// serveInstant answers an instant query: as the querier does, after a few attempts if need be.
+func (f *Frontend) serveInstant(w http.ResponseWriter, r *http.Request, c call) {
+	form := r.Form
+	if form.Get("partial_response") == "" {
+		form.Set("partial_response", fmt.Sprint(f.cfg.Range.PartialResponse))
+	}
+	type reply struct {
+		body   []byte
+		header http.Header
+	}
+	a, err := attempt(r.Context(), f.cfg.InstantAttempts, nil, func(ctx context.Context) (reply, error) {
+		body, header, err := f.down.post(ctx, &c, form)
+		return reply{body, header}, err
+	})
+	if err != nil {
+		f.writeError(w, err)
+		return
+	}
+	for _, name := range []string{"Content-Type", "Cache-Control"} {
+		if v := a.header.Get(name); v != "" {
+			w.Header().Set(name, v)
+		}
+	}
+	_, _ = w.Write(a.body)
+}
+
+// serveMetadata answers a request for labels, label values or series.
+func (f *Frontend) serveMetadata(w http.ResponseWriter, r *http.Request, c call) {
+	form := r.Form
+	if form.Get("partial_response") == "" {
+		form.Set("partial_response", fmt.Sprint(f.cfg.Metadata.PartialResponse))
+	}
+	q, err := parseMetadata(c, form, &f.cfg.Metadata, f.cfg.Now().UnixMilli())
+	if err != nil {
+		f.proxy.ServeHTTP(w, withForm(r, form))
+		return
+	}
+	a, err := f.metadata(r.Context(), q)
+	var body []byte
+	if err == nil {
+		body, err = a.envelope(q.series)
+	}
+	if err != nil {
+		f.writeError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if a.noStore {
+		w.Header().Set("Cache-Control", "no-store")
+	}
+	_, _ = w.Write(body)
+}
+
+// withForm is a request with its parameters back where they came from.
+func withForm(r *http.Request, form url.Values) *http.Request {
+	out := r.Clone(r.Context())
+	if r.Method == http.MethodGet {
+		out.URL.RawQuery, out.Body = form.Encode(), http.NoBody
+		return out
+	}
+	body := form.Encode()
+	out.URL.RawQuery = ""
+	out.Body, out.ContentLength = readCloser(body), int64(len(body))
+	return out
 }
 
 // callOf reads what every request has.

@@ -152,7 +152,7 @@ func (s *scanner) series(a *Answer) error {
 			if se.Metric, err = s.value(); err != nil {
 				return err
 			}
-			se.Labels, err = parseMetric(se.Metric)
+			se.Labels, err = ParseLabels(se.Metric)
 			return err
 		case `"values"`:
 			if p, err = s.readPoints(false); len(p) > 0 {
@@ -181,8 +181,10 @@ func (s *scanner) series(a *Answer) error {
 	return nil
 }
 
-// parseMetric reads labels. Most are written plainly and in order; what is not goes through encoding/json.
-func parseMetric(text []byte) (labels.Labels, error) {
+// ParseLabels reads labels from a JSON object. An error wraps ErrSyntax.
+//
+// Most are written plainly and in order; what is not goes through encoding/json.
+func ParseLabels(text []byte) (labels.Labels, error) {
 	var (
 		s    = scanner{b: text}
 		b    = labels.NewScratchBuilder(12)
@@ -201,6 +203,9 @@ func parseMetric(text []byte) (labels.Labels, error) {
 		last = key
 		return nil
 	})
+	if err == nil && s.next() != 0 {
+		err = s.fail("the end")
+	}
 	if err != nil {
 		return labels.EmptyLabels(), err
 	}
