@@ -68,6 +68,17 @@ compare: ## Measure queries over the same bucket beside a real Thanos: make comp
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare THANOS=/path/of/thanos" >&2; exit 1; }
 	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -timeout=30m -v ./test/sidebyside
 
+# MILLIONS=165 is a day of a large server; the targets are about that.
+MILLIONS ?= 20
+.PHONY: compare-compact
+compare-compact: ## Measure compaction and downsampling beside a real Thanos: make compare-compact THANOS=/path/of/thanos MILLIONS=20
+	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare-compact THANOS=/path/of/thanos" >&2; exit 1; }
+	KOIOS_THANOS=$(THANOS) KOIOS_COMPARE_MILLIONS=$(MILLIONS) $(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
+
+.PHONY: campaign-compact
+campaign-compact: ## Compact a group of five million series within 1 GiB of memory and 4 GiB of disk
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./pkg/block/merge
+
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
 QUERIES ?= 100000
