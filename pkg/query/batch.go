@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -30,6 +31,7 @@ type batch struct {
 	evaluator *column.Evaluator
 	seriesMax int
 	presence  int64 // see scan.presence
+	histogram *histogram.FloatHistogram
 
 	arena  []byte // the bytes of all chunks
 	chunks []store.Chunk
@@ -220,10 +222,19 @@ func (b *batch) decodeAny(se *series) error {
 	b.buffer.Reset()
 	s := &b.buffer
 	for kind := b.it.Next(); kind != chunkenc.ValNone; kind = b.it.Next() {
-		if kind != chunkenc.ValFloat {
+		var (
+			t int64
+			v float64
+		)
+		switch {
+		case kind == chunkenc.ValFloat:
+			t, v = b.it.At()
+		case b.presence > 0: // That it is there is all that counts, unless it marks the end of a series.
+			t, b.histogram = b.it.AtFloatHistogram(b.histogram)
+			v = b.histogram.Sum
+		default:
 			return errHistograms
 		}
-		t, v := b.it.At()
 		if t <= last {
 			continue
 		}

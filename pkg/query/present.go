@@ -7,10 +7,16 @@ import (
 // presence returns how far in ms a scan looks back that asks of each step only whether there is a value, and not
 // which: then a first replica that has one at every step answers for all. 0 stands for scans that ask for more.
 func (s *scan) presence() int64 {
-	if s.function.Name == "" && (s.op == column.Count || s.op == column.Group) {
+	if asksPresence(s.function, s.op) {
 		return s.span.Milliseconds()
 	}
 	return 0
+}
+
+// asksPresence tells whether an aggregation of a function asks only whether there is a value; native histograms
+// count as well as floats then.
+func asksPresence(f column.Function, op column.Op) bool {
+	return f.Name == "" && (op == column.Count || op == column.Group)
 }
 
 // steadyPart is the part of the time looked back over that a replica may pause and still count as steady.

@@ -134,13 +134,34 @@ func (e *engines) routed(expr parser.Expr, notes *selectorNotes) *route {
 			return r
 		}
 	}
-	if contains(expr, func(n parser.Node) bool {
-		v, ok := n.(*parser.VectorSelector)
-		return ok && notes.has(v.LabelMatchers)
-	}) {
+	if e.selectsNoted(expr, notes) {
 		return &routeHistograms
 	}
 	return nil
+}
+
+// selectsNoted tells whether a selector is noted to select native histograms, which matters unless they are only
+// counted where they are streamed.
+func (e *engines) selectsNoted(expr parser.Expr, notes *selectorNotes) (found bool) {
+	parser.Inspect(expr, func(n parser.Node, path []parser.Node) error {
+		v, ok := n.(*parser.VectorSelector)
+		if !ok || found {
+			return nil
+		}
+		for i := len(path) - 1; i >= 0; i-- {
+			if _, ok := path[i].(*parser.ParenExpr); ok {
+				continue
+			}
+			a, ok := path[i].(*parser.AggregateExpr)
+			if ok && e.stream && (a.Op == parser.COUNT || a.Op == parser.GROUP) {
+				return nil
+			}
+			break
+		}
+		found = notes.has(v.LabelMatchers)
+		return nil
+	})
+	return found
 }
 
 // errHistograms ends a query of promql-engine that comes upon native histograms.

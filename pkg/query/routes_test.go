@@ -2,12 +2,15 @@ package query
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/promql/parser"
 
 	"github.com/koios-metrics/koios/pkg/store/storetest"
@@ -213,4 +216,95 @@ func TestSeveralNames(t *testing.T) {
 	f(`label_replace(a, "__name__", "$1", "b", "(.*)")`, true)
 	f(`label_replace(a, "x", "$1", "b", "(.*)")`, false)
 	f(`vector(1)`, false)
+}
+
+// Shows that native histograms are counted where they are streamed, beside floats and in series that are both, with
+// and without staleness markers; and that a note of them does not change that.
+func TestHistogramsAreCounted(t *testing.T) {
+	ins := mall()
+	for _, in := range shop() {
+		if in.Labels.Get("kind") == "float" {
+			ended := storetest.Input{Labels: labels.FromStrings("__name__", "ended", "job", "api"), Samples: slices.Clone(in.Samples[:100])}
+			marker := *ended.Samples[99].FH
+			marker.Sum = math.Float64frombits(value.StaleNaN)
+			ended.Samples[99].FH = &marker
+			ins = append(ins, ended)
+		}
+	}
+	q := newQuerier(t, storetest.New(storetest.Data{Series: sortedInputs(ins)}), Config{})
+	req := Request{Start: time.UnixMilli(base + 7), End: time.UnixMilli(base + 65*60_000), Step: 71 * time.Second}
+	for _, expr := range []string{
+		`count by (__name__) ({__name__=~".+"})`, `group by (__name__) ({__name__=~".+"})`, `count(native)`, `count by (job) (mixed)`, `count(ended)`,
+		`max(count by (__name__) ({__name__=~"native|mixed|up"}))`,
+	} {
+		for range 2 {
+			req.Expr, req.Engine = expr, EngineThanos
+			got, err := q.Exec(t.Context(), req)
+			if err != nil {
+				t.Fatalf("%s: %v", expr, err)
+			}
+			if got.Engine != EngineThanos {
+				t.Errorf("%s: evaluated by %s", expr, got.Engine)
+			}
+			req.Engine = EnginePrometheus
+			want, err := q.Exec(t.Context(), req)
+			if err != nil {
+				t.Fatalf("%s: %v", expr, err)
+			}
+			if d := disagree(got.Value, want.Value); d != "" || len(seriesOf(want.Value)) == 0 {
+				t.Errorf("%s: %s", expr, d)
+			}
+			got.Close()
+			want.Close()
+			q.histograms.add([]*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "__name__", ".+")})
+			q.histograms.add([]*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "native")})
+		}
+	}
+}
+
+// Shows which shapes that dashboards ask are streamed, and how many aggregations of each.
+func TestStreamedShapes(t *testing.T) {
+	q := newQuerier(t, storetest.New(storetest.Data{Series: mall()}), Config{})
+	f := func(expr string, want int) {
+		t.Helper()
+		plan, err := q.Explain(t.Context(), Request{Expr: expr, Start: time.UnixMilli(base + 20*60_000), End: time.UnixMilli(base + 50*60_000), Step: time.Minute})
+		if err != nil {
+			t.Fatalf("%s: %v", expr, err)
+		}
+		var count func(p *Plan) int
+		count = func(p *Plan) (n int) {
+			if strings.HasPrefix(p.OperatorName, "[streamedAggregate]") {
+				n++
+			}
+			for i := range p.Children {
+				n += count(&p.Children[i])
+			}
+			return n
+		}
+		if got := count(plan); got != want {
+			t.Errorf("%s: %d streamed aggregations, want %d", expr, got, want)
+		}
+	}
+	f(`histogram_quantile(0.99, sum by (le) (rate(latency_bucket[5m])))`, 1)
+	f(`histogram_quantile(0.99, sum by (le, job) (rate(latency_bucket{job=~"a|b"}[5m])))`, 1)
+	f(`sum(rate(requests_total{code=~"5.."}[5m])) / sum(rate(requests_total[5m]))`, 2)
+	f(`sum by (job) (rate(requests_total{code=~"5.."}[5m])) / on (job) group_left () sum by (job) (rate(requests_total[5m]))`, 2)
+	f(`topk(5, sum by (job) (rate(requests_total[5m])))`, 1)
+	f(`sort_desc(sum by (job) (up))`, 1)
+	f(`sum by (job) (up)`, 1)
+	f(`count by (__name__) ({__name__=~".+"})`, 1)
+	f(`count(count by (job) (up))`, 1)
+	f(`avg by (job) (max_over_time(temperature[5m]))`, 1)
+	f(`sum(increase(requests_total[1h])) or vector(0)`, 1)
+	f(`100 * (1 - avg by (job) (rate(requests_total{code="200"}[5m])))`, 1)
+	f(`max_over_time(sum(rate(requests_total[1m]))[10m:1m])`, 1)
+	f(`label_replace(sum by (job) (up), "a", "$1", "job", "(.*)")`, 1)
+	f(`sum(up @ end())`, 1)
+	f(`absent(sum(nothing))`, 1)
+	// These hold series.
+	f(`max_over_time(temperature[5m])`, 0)
+	f(`topk(5, temperature)`, 0)
+	f(`quantile(0.9, temperature)`, 0)
+	f(`count(up == 0)`, 0)
+	f(`sum(temperature * 2)`, 0)
 }

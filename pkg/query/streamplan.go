@@ -64,7 +64,10 @@ func (s streaming) node(a *logicalplan.Aggregation) *streamed {
 	default:
 		return nil
 	}
-	if v := n.selector; v.SelectTimestamp || v.Anchored || v.Smoothed || s.q.q.histograms.has(n.matchers()) || s.q.q.unstreamed.has(n.matchers()) {
+	if v := n.selector; v.SelectTimestamp || v.Anchored || v.Smoothed || s.q.q.unstreamed.has(n.matchers()) {
+		return nil
+	}
+	if !asksPresence(n.function, op) && s.q.q.histograms.has(n.matchers()) {
 		return nil
 	}
 	return n
