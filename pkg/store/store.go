@@ -98,6 +98,16 @@ type Description struct {
 type BlockSet struct {
 	Labels labels.Labels
 	Blocks []Block
+	// Parents are what some of Blocks were compacted from, sorted by child: all parents of each of these. Who
+	// serves a block holds what its parents held, and who serves all its parents what the block holds.
+	Parents []ParentBlock
+}
+
+// ParentBlock is one of the blocks that Child was compacted from, or the served part of it: its times are in ms,
+// both inclusive. Its resolution is that of the child.
+type ParentBlock struct {
+	Child, ID        ulid.ULID
+	MinTime, MaxTime int64
 }
 
 // Block is a served block, or the served part of it: its times and its resolution are in ms, both times

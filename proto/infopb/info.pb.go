@@ -296,9 +296,11 @@ func (x *StoreInfo) GetChunksNameReplicas() bool {
 
 // BlockSet is the served blocks of one external label set.
 type BlockSet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Labels        *labelpb.ZLabelSet     `protobuf:"bytes,1,opt,name=labels,proto3" json:"labels,omitempty"`
-	Blocks        []*ServedBlock         `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Labels *labelpb.ZLabelSet     `protobuf:"bytes,1,opt,name=labels,proto3" json:"labels,omitempty"`
+	Blocks []*ServedBlock         `protobuf:"bytes,2,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// What the blocks made lately were compacted from: another endpoint may not have seen them yet.
+	Parents       []*ParentBlock `protobuf:"bytes,3,rep,name=parents,proto3" json:"parents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +349,84 @@ func (x *BlockSet) GetBlocks() []*ServedBlock {
 	return nil
 }
 
+func (x *BlockSet) GetParents() []*ParentBlock {
+	if x != nil {
+		return x.Parents
+	}
+	return nil
+}
+
+// ParentBlock is one of the blocks that another was compacted from.
+type ParentBlock struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The 16 bytes of the ULIDs.
+	Child []byte `protobuf:"bytes,1,opt,name=child,proto3" json:"child,omitempty"`
+	Id    []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// A closed time range in ms.
+	MinTime       int64 `protobuf:"varint,3,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
+	MaxTime       int64 `protobuf:"varint,4,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParentBlock) Reset() {
+	*x = ParentBlock{}
+	mi := &file_infopb_info_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParentBlock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParentBlock) ProtoMessage() {}
+
+func (x *ParentBlock) ProtoReflect() protoreflect.Message {
+	mi := &file_infopb_info_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParentBlock.ProtoReflect.Descriptor instead.
+func (*ParentBlock) Descriptor() ([]byte, []int) {
+	return file_infopb_info_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ParentBlock) GetChild() []byte {
+	if x != nil {
+		return x.Child
+	}
+	return nil
+}
+
+func (x *ParentBlock) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ParentBlock) GetMinTime() int64 {
+	if x != nil {
+		return x.MinTime
+	}
+	return 0
+}
+
+func (x *ParentBlock) GetMaxTime() int64 {
+	if x != nil {
+		return x.MaxTime
+	}
+	return 0
+}
+
 // ServedBlock is a block, or the served part of it: a closed time range and a resolution in ms.
 type ServedBlock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -361,7 +441,7 @@ type ServedBlock struct {
 
 func (x *ServedBlock) Reset() {
 	*x = ServedBlock{}
-	mi := &file_infopb_info_proto_msgTypes[4]
+	mi := &file_infopb_info_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +453,7 @@ func (x *ServedBlock) String() string {
 func (*ServedBlock) ProtoMessage() {}
 
 func (x *ServedBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[4]
+	mi := &file_infopb_info_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +466,7 @@ func (x *ServedBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServedBlock.ProtoReflect.Descriptor instead.
 func (*ServedBlock) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{4}
+	return file_infopb_info_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServedBlock) GetId() []byte {
@@ -426,7 +506,7 @@ type RulesInfo struct {
 
 func (x *RulesInfo) Reset() {
 	*x = RulesInfo{}
-	mi := &file_infopb_info_proto_msgTypes[5]
+	mi := &file_infopb_info_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +518,7 @@ func (x *RulesInfo) String() string {
 func (*RulesInfo) ProtoMessage() {}
 
 func (x *RulesInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[5]
+	mi := &file_infopb_info_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +531,7 @@ func (x *RulesInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesInfo.ProtoReflect.Descriptor instead.
 func (*RulesInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{5}
+	return file_infopb_info_proto_rawDescGZIP(), []int{6}
 }
 
 // MetricMetadataInfo is empty.
@@ -463,7 +543,7 @@ type MetricMetadataInfo struct {
 
 func (x *MetricMetadataInfo) Reset() {
 	*x = MetricMetadataInfo{}
-	mi := &file_infopb_info_proto_msgTypes[6]
+	mi := &file_infopb_info_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +555,7 @@ func (x *MetricMetadataInfo) String() string {
 func (*MetricMetadataInfo) ProtoMessage() {}
 
 func (x *MetricMetadataInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[6]
+	mi := &file_infopb_info_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +568,7 @@ func (x *MetricMetadataInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricMetadataInfo.ProtoReflect.Descriptor instead.
 func (*MetricMetadataInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{6}
+	return file_infopb_info_proto_rawDescGZIP(), []int{7}
 }
 
 // TargetsInfo is empty.
@@ -500,7 +580,7 @@ type TargetsInfo struct {
 
 func (x *TargetsInfo) Reset() {
 	*x = TargetsInfo{}
-	mi := &file_infopb_info_proto_msgTypes[7]
+	mi := &file_infopb_info_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +592,7 @@ func (x *TargetsInfo) String() string {
 func (*TargetsInfo) ProtoMessage() {}
 
 func (x *TargetsInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[7]
+	mi := &file_infopb_info_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +605,7 @@ func (x *TargetsInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetsInfo.ProtoReflect.Descriptor instead.
 func (*TargetsInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{7}
+	return file_infopb_info_proto_rawDescGZIP(), []int{8}
 }
 
 // ExemplarsInfo is the range in ms that exemplars may come from. Both ends 0 is unknown, which is what
@@ -540,7 +620,7 @@ type ExemplarsInfo struct {
 
 func (x *ExemplarsInfo) Reset() {
 	*x = ExemplarsInfo{}
-	mi := &file_infopb_info_proto_msgTypes[8]
+	mi := &file_infopb_info_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +632,7 @@ func (x *ExemplarsInfo) String() string {
 func (*ExemplarsInfo) ProtoMessage() {}
 
 func (x *ExemplarsInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[8]
+	mi := &file_infopb_info_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +645,7 @@ func (x *ExemplarsInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExemplarsInfo.ProtoReflect.Descriptor instead.
 func (*ExemplarsInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{8}
+	return file_infopb_info_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExemplarsInfo) GetMinTime() int64 {
@@ -591,7 +671,7 @@ type QueryAPIInfo struct {
 
 func (x *QueryAPIInfo) Reset() {
 	*x = QueryAPIInfo{}
-	mi := &file_infopb_info_proto_msgTypes[9]
+	mi := &file_infopb_info_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +683,7 @@ func (x *QueryAPIInfo) String() string {
 func (*QueryAPIInfo) ProtoMessage() {}
 
 func (x *QueryAPIInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[9]
+	mi := &file_infopb_info_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +696,7 @@ func (x *QueryAPIInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QueryAPIInfo.ProtoReflect.Descriptor instead.
 func (*QueryAPIInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{9}
+	return file_infopb_info_proto_rawDescGZIP(), []int{10}
 }
 
 // StatusInfo is empty.
@@ -628,7 +708,7 @@ type StatusInfo struct {
 
 func (x *StatusInfo) Reset() {
 	*x = StatusInfo{}
-	mi := &file_infopb_info_proto_msgTypes[10]
+	mi := &file_infopb_info_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +720,7 @@ func (x *StatusInfo) String() string {
 func (*StatusInfo) ProtoMessage() {}
 
 func (x *StatusInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[10]
+	mi := &file_infopb_info_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +733,7 @@ func (x *StatusInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusInfo.ProtoReflect.Descriptor instead.
 func (*StatusInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{10}
+	return file_infopb_info_proto_rawDescGZIP(), []int{11}
 }
 
 // TSDBInfo is one database behind a store: its external labels and its closed time range in ms.
@@ -668,7 +748,7 @@ type TSDBInfo struct {
 
 func (x *TSDBInfo) Reset() {
 	*x = TSDBInfo{}
-	mi := &file_infopb_info_proto_msgTypes[11]
+	mi := &file_infopb_info_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +760,7 @@ func (x *TSDBInfo) String() string {
 func (*TSDBInfo) ProtoMessage() {}
 
 func (x *TSDBInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_infopb_info_proto_msgTypes[11]
+	mi := &file_infopb_info_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +773,7 @@ func (x *TSDBInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TSDBInfo.ProtoReflect.Descriptor instead.
 func (*TSDBInfo) Descriptor() ([]byte, []int) {
-	return file_infopb_info_proto_rawDescGZIP(), []int{11}
+	return file_infopb_info_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TSDBInfo) GetLabels() *labelpb.ZLabelSet {
@@ -746,10 +826,16 @@ const file_infopb_info_proto_rawDesc = "" +
 	"block_sets\x18\xe9\a \x03(\v2\x15.thanos.info.BlockSetR\tblockSets\x12 \n" +
 	"\vonly_blocks\x18\xea\a \x01(\bR\n" +
 	"onlyBlocks\x121\n" +
-	"\x14chunks_name_replicas\x18\xeb\a \x01(\bR\x12chunksNameReplicasJ\x04\b\x04\x10\x05\"g\n" +
+	"\x14chunks_name_replicas\x18\xeb\a \x01(\bR\x12chunksNameReplicasJ\x04\b\x04\x10\x05\"\x9b\x01\n" +
 	"\bBlockSet\x12)\n" +
 	"\x06labels\x18\x01 \x01(\v2\x11.thanos.ZLabelSetR\x06labels\x120\n" +
-	"\x06blocks\x18\x02 \x03(\v2\x18.thanos.info.ServedBlockR\x06blocks\"s\n" +
+	"\x06blocks\x18\x02 \x03(\v2\x18.thanos.info.ServedBlockR\x06blocks\x122\n" +
+	"\aparents\x18\x03 \x03(\v2\x18.thanos.info.ParentBlockR\aparents\"i\n" +
+	"\vParentBlock\x12\x14\n" +
+	"\x05child\x18\x01 \x01(\fR\x05child\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x19\n" +
+	"\bmin_time\x18\x03 \x01(\x03R\aminTime\x12\x19\n" +
+	"\bmax_time\x18\x04 \x01(\x03R\amaxTime\"s\n" +
 	"\vServedBlock\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x19\n" +
 	"\bmin_time\x18\x02 \x01(\x03R\aminTime\x12\x19\n" +
@@ -785,43 +871,45 @@ func file_infopb_info_proto_rawDescGZIP() []byte {
 	return file_infopb_info_proto_rawDescData
 }
 
-var file_infopb_info_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_infopb_info_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_infopb_info_proto_goTypes = []any{
 	(*InfoRequest)(nil),        // 0: thanos.info.InfoRequest
 	(*InfoResponse)(nil),       // 1: thanos.info.InfoResponse
 	(*StoreInfo)(nil),          // 2: thanos.info.StoreInfo
 	(*BlockSet)(nil),           // 3: thanos.info.BlockSet
-	(*ServedBlock)(nil),        // 4: thanos.info.ServedBlock
-	(*RulesInfo)(nil),          // 5: thanos.info.RulesInfo
-	(*MetricMetadataInfo)(nil), // 6: thanos.info.MetricMetadataInfo
-	(*TargetsInfo)(nil),        // 7: thanos.info.TargetsInfo
-	(*ExemplarsInfo)(nil),      // 8: thanos.info.ExemplarsInfo
-	(*QueryAPIInfo)(nil),       // 9: thanos.info.QueryAPIInfo
-	(*StatusInfo)(nil),         // 10: thanos.info.StatusInfo
-	(*TSDBInfo)(nil),           // 11: thanos.info.TSDBInfo
-	(*labelpb.ZLabelSet)(nil),  // 12: thanos.ZLabelSet
+	(*ParentBlock)(nil),        // 4: thanos.info.ParentBlock
+	(*ServedBlock)(nil),        // 5: thanos.info.ServedBlock
+	(*RulesInfo)(nil),          // 6: thanos.info.RulesInfo
+	(*MetricMetadataInfo)(nil), // 7: thanos.info.MetricMetadataInfo
+	(*TargetsInfo)(nil),        // 8: thanos.info.TargetsInfo
+	(*ExemplarsInfo)(nil),      // 9: thanos.info.ExemplarsInfo
+	(*QueryAPIInfo)(nil),       // 10: thanos.info.QueryAPIInfo
+	(*StatusInfo)(nil),         // 11: thanos.info.StatusInfo
+	(*TSDBInfo)(nil),           // 12: thanos.info.TSDBInfo
+	(*labelpb.ZLabelSet)(nil),  // 13: thanos.ZLabelSet
 }
 var file_infopb_info_proto_depIdxs = []int32{
-	12, // 0: thanos.info.InfoResponse.label_sets:type_name -> thanos.ZLabelSet
+	13, // 0: thanos.info.InfoResponse.label_sets:type_name -> thanos.ZLabelSet
 	2,  // 1: thanos.info.InfoResponse.store:type_name -> thanos.info.StoreInfo
-	5,  // 2: thanos.info.InfoResponse.rules:type_name -> thanos.info.RulesInfo
-	6,  // 3: thanos.info.InfoResponse.metric_metadata:type_name -> thanos.info.MetricMetadataInfo
-	7,  // 4: thanos.info.InfoResponse.targets:type_name -> thanos.info.TargetsInfo
-	8,  // 5: thanos.info.InfoResponse.exemplars:type_name -> thanos.info.ExemplarsInfo
-	9,  // 6: thanos.info.InfoResponse.query:type_name -> thanos.info.QueryAPIInfo
-	10, // 7: thanos.info.InfoResponse.status:type_name -> thanos.info.StatusInfo
-	11, // 8: thanos.info.StoreInfo.tsdb_infos:type_name -> thanos.info.TSDBInfo
+	6,  // 2: thanos.info.InfoResponse.rules:type_name -> thanos.info.RulesInfo
+	7,  // 3: thanos.info.InfoResponse.metric_metadata:type_name -> thanos.info.MetricMetadataInfo
+	8,  // 4: thanos.info.InfoResponse.targets:type_name -> thanos.info.TargetsInfo
+	9,  // 5: thanos.info.InfoResponse.exemplars:type_name -> thanos.info.ExemplarsInfo
+	10, // 6: thanos.info.InfoResponse.query:type_name -> thanos.info.QueryAPIInfo
+	11, // 7: thanos.info.InfoResponse.status:type_name -> thanos.info.StatusInfo
+	12, // 8: thanos.info.StoreInfo.tsdb_infos:type_name -> thanos.info.TSDBInfo
 	3,  // 9: thanos.info.StoreInfo.block_sets:type_name -> thanos.info.BlockSet
-	12, // 10: thanos.info.BlockSet.labels:type_name -> thanos.ZLabelSet
-	4,  // 11: thanos.info.BlockSet.blocks:type_name -> thanos.info.ServedBlock
-	12, // 12: thanos.info.TSDBInfo.labels:type_name -> thanos.ZLabelSet
-	0,  // 13: thanos.info.Info.Info:input_type -> thanos.info.InfoRequest
-	1,  // 14: thanos.info.Info.Info:output_type -> thanos.info.InfoResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 10: thanos.info.BlockSet.labels:type_name -> thanos.ZLabelSet
+	5,  // 11: thanos.info.BlockSet.blocks:type_name -> thanos.info.ServedBlock
+	4,  // 12: thanos.info.BlockSet.parents:type_name -> thanos.info.ParentBlock
+	13, // 13: thanos.info.TSDBInfo.labels:type_name -> thanos.ZLabelSet
+	0,  // 14: thanos.info.Info.Info:input_type -> thanos.info.InfoRequest
+	1,  // 15: thanos.info.Info.Info:output_type -> thanos.info.InfoResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_infopb_info_proto_init() }
@@ -835,7 +923,7 @@ func file_infopb_info_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_infopb_info_proto_rawDesc), len(file_infopb_info_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

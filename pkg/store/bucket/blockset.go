@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -62,17 +63,34 @@ func newBlockSet(blocks map[ulid.ULID]*loaded, name string) *blockSet {
 	return s
 }
 
+// parentsListed is for how long after a compaction its inputs are listed, going by the newest block of the group. By
+// then every gateway has looked at the bucket again.
+const parentsListed = 48 * time.Hour
+
 // served lists the blocks of the group for others.
 func (g *blockGroup) served() store.BlockSet {
 	set := store.BlockSet{Labels: g.labels}
+	var newest uint64
+	for _, l := range g.tiers {
+		for _, b := range l.blocks {
+			newest = max(newest, b.meta.ULID.Time())
+		}
+	}
 	for _, l := range g.tiers {
 		for _, b := range l.blocks {
 			set.Blocks = append(set.Blocks, store.Block{
 				ID: b.meta.ULID, MinTime: b.meta.MinTime, MaxTime: b.meta.MaxTime - 1, Resolution: b.meta.Resolution(),
 			})
+			if newest-b.meta.ULID.Time() > uint64(parentsListed.Milliseconds()) {
+				continue
+			}
+			for _, p := range b.meta.Compaction.Parents {
+				set.Parents = append(set.Parents, store.ParentBlock{Child: b.meta.ULID, ID: p.ULID, MinTime: p.MinTime, MaxTime: p.MaxTime - 1})
+			}
 		}
 	}
 	slices.SortFunc(set.Blocks, func(x, y store.Block) int { return x.ID.Compare(y.ID) })
+	slices.SortStableFunc(set.Parents, func(x, y store.ParentBlock) int { return x.Child.Compare(y.Child) })
 	return set
 }
 

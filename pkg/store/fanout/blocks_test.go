@@ -38,6 +38,19 @@ func gateway(name string, blocks ...int) *fake {
 	return f
 }
 
+// compacted is a gateway that has seen a compaction: of the block child instead of its parents.
+func compacted(name string, child int, parents []int, blocks ...int) *fake {
+	f := gateway(name, append(blocks, child)...)
+	set := &f.desc.Blocks[0]
+	all := gateway(name, parents...).desc.Blocks[0].Blocks
+	b := &set.Blocks[len(set.Blocks)-1]
+	b.MinTime, b.MaxTime, b.Resolution = all[0].MinTime, all[len(all)-1].MaxTime, all[0].Resolution
+	for _, p := range all {
+		set.Parents = append(set.Parents, store.ParentBlock{Child: b.ID, ID: p.ID, MinTime: p.MinTime, MaxTime: p.MaxTime})
+	}
+	return f
+}
+
 var errBoom = store.Errorf(store.KindUnavailable, "boom")
 
 func broken(f *fake) *fake {
@@ -49,7 +62,7 @@ func broken(f *fake) *fake {
 // resolutions that are asked for; the gap is that of the blocks that nobody has. All or nothing fails where
 // there is a gap, and only there. (Killed: mutants that take any block for served; that count Stores that have
 // failed or have doubts; that forget what a partial standby lacks; that look at ids without times; that pass
-// over resolutions.)
+// over resolutions, those of parents too, and labels; that take one parent for all.)
 func TestJudgedByBlocks(t *testing.T) {
 	f := func(what string, mint, maxt, resolution int64, want string, stores ...store.Store) {
 		t.Helper()
@@ -119,6 +132,19 @@ func TestJudgedByBlocks(t *testing.T) {
 	f("two that lack one block", 0, 999, 0, "a 200-299", broken(gateway("a", 1, 2, 3)), gateway("b", 1), gateway("c", 3))
 	f("two, one of them broken too", 0, 999, 0, "a 300-499", broken(gateway("a", 1, 2, 3, 4)), broken(gateway("b", 3, 4)), gateway("c", 1, 2))
 	f("two, one of them broken while it answers", 0, 999, 0, "a 300-499", broken(gateway("a", 1, 2, 3, 4)), &fake{desc: gateway("b", 3, 4).desc, gives: "bucket", readErr: errBoom}, gateway("c", 1, 2))
+	f("not seen the compaction", 0, 999, 0, "", broken(compacted("a", 40, []int{1, 2}, 3)), gateway("b", 1, 2, 3))
+	f("seen it", 0, 999, 0, "", broken(gateway("b", 1, 2, 3)), compacted("a", 40, []int{1, 2}, 3))
+	f("seen it while another answers", 0, 999, 0, "", &fake{desc: gateway("b", 1, 2, 3).desc, gives: "bucket", readErr: errBoom}, compacted("a", 40, []int{1, 2}, 3))
+	f("a parent is missing", 0, 999, 0, "a 100-299", broken(compacted("a", 40, []int{1, 2}, 3)), gateway("b", 1, 3))
+	f("a parent is missing that is not wanted", 0, 150, 0, "", broken(compacted("a", 40, []int{1, 2}, 3)), gateway("b", 1, 3))
+	f("other parents", 0, 999, 0, "b 300-399", broken(gateway("b", 1, 2, 3)), compacted("a", 40, []int{1, 2}))
+	relabelled := compacted("a", 40, []int{1, 2})
+	relabelled.desc.Blocks[0].Labels = labels.FromStrings("c", "2")
+	f("a replica label was removed", 0, 999, 0, "b 100-299", broken(gateway("b", 1, 2)), relabelled)
+	coarse := compacted("a", 40, []int{1, 2})
+	coarse.desc.Blocks[0].Blocks[0].Resolution = 300_000
+	f("a downsampled block has the raw one's parents", 0, 999, 300_000, "b 100-299", broken(gateway("b", 1, 2)), coarse)
+	f("two queriers with a parent each", 0, 999, 0, "", broken(compacted("a", 40, []int{1, 2})), querier(gateway("b", 1)), querier(gateway("c", 2)))
 	f("a querier has them", 0, 999, 0, "", broken(gateway("a", 1, 2)), querier(gateway("b", 1, 2)))
 	f("a querier has doubts", 0, 999, 0, "a 100-299", broken(gateway("a", 1, 2)), querier(doubtful(gateway("b", 1, 2))))
 	f("a querier has more than blocks", 0, 999, 0, "a 0-999", querier(broken(gateway("a", 1, 2))), gateway("b", 1, 2))
@@ -263,6 +289,21 @@ func TestStandbysAreNotAsked(t *testing.T) {
 	}
 	if len(a.requests) < 5 || len(b.requests) < 5 || len(a.requests)+len(b.requests) != 30 || len(c.requests) != 0 {
 		t.Errorf("asked %d, %d and %d times", len(a.requests), len(b.requests), len(c.requests))
+	}
+	// Nor is one that differs by a compaction.
+	d, e := compacted("d", 40, []int{1, 2}, 3), gateway("e", 1, 2, 3)
+	both := over(Config{}, d, e)
+	for range 30 {
+		cur, err := both.Series(t.Context(), &store.SeriesRequest{MaxTime: 999, Matchers: request().Matchers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ws, err := from(cur); n["bucket"] != 3 || len(ws) > 0 || err != nil {
+			t.Errorf("%v, warnings %v, error %v", n, ws, err)
+		}
+	}
+	if len(d.requests) < 5 || len(e.requests) < 5 || len(d.requests)+len(e.requests) != 30 {
+		t.Errorf("asked %d and %d times", len(d.requests), len(e.requests))
 	}
 	a.openErr, a.requests = errBoom, nil
 	for range 30 {

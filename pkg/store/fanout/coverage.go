@@ -12,8 +12,22 @@ import (
 
 // need is what a question wants of one block: a time range in ms, both ends inclusive.
 type need struct {
-	id         ulid.ULID
+	blockKey
 	mint, maxt int64
+	parents    []need // that the block was compacted from, as far as they are wanted; none if that is unknown
+}
+
+// blockKey names data: a downsampled block has the parents of the raw one, and one without replica labels may have
+// been made of two replicas' blocks.
+type blockKey struct {
+	id         ulid.ULID
+	resolution int64
+	labels     uint64
+}
+
+// sameNeeds tells whether two Stores are wanted for the same blocks.
+func sameNeeds(a, b []need) bool {
+	return slices.EqualFunc(a, b, func(x, y need) bool { return x.blockKey == y.blockKey && x.mint == y.mint && x.maxt == y.maxt })
 }
 
 // needs are those of all blocks of a Store, and the label sets that they belong to.
@@ -31,16 +45,33 @@ func (s *Store) needsOf(d *store.Description, q *question) (out needs) {
 		if _, ok := s.relabel(set.Labels); !ok || len(thatMatch([]labels.Labels{set.Labels}, q.matchers)) == 0 {
 			continue
 		}
+		hash := set.Labels.Hash()
 		for j := range set.Blocks {
 			b := &set.Blocks[j]
 			if b.Resolution > q.maxResolution || !store.Overlaps(mint, maxt, b.MinTime, b.MaxTime) {
 				continue
 			}
-			out.list = append(out.list, need{b.ID, max(mint, b.MinTime), min(maxt, b.MaxTime)})
+			n := need{blockKey: blockKey{b.ID, b.Resolution, hash}, mint: max(mint, b.MinTime), maxt: min(maxt, b.MaxTime)}
+			if len(set.Parents) > 0 {
+				n.addParents(set.Parents)
+			}
+			out.list = append(out.list, n)
 			out.sets = append(out.sets, set.Labels)
 		}
 	}
 	return out
+}
+
+// addParents finds those of the block among all, which are sorted by child.
+func (n *need) addParents(all []store.ParentBlock) {
+	i, _ := slices.BinarySearchFunc(all, n.id, func(p store.ParentBlock, id ulid.ULID) int { return p.Child.Compare(id) })
+	for ; i < len(all) && all[i].Child == n.id; i++ {
+		p := &all[i]
+		if !store.Overlaps(n.mint, n.maxt, p.MinTime, p.MaxTime) {
+			continue
+		}
+		n.parents = append(n.parents, need{blockKey: blockKey{p.ID, n.resolution, n.labels}, mint: max(n.mint, p.MinTime), maxt: min(n.maxt, p.MaxTime)})
+	}
 }
 
 // blockUnion joins the blocks of several Stores.
@@ -65,6 +96,12 @@ func (u *blockUnion) add(s *Store, d *store.Description) {
 				out.Blocks = append(out.Blocks, b)
 			}
 		}
+		for _, p := range set.Parents {
+			p.MinTime, p.MaxTime = max(p.MinTime, d.MinTime), min(p.MaxTime, d.MaxTime)
+			if p.MinTime <= p.MaxTime {
+				out.Parents = append(out.Parents, p)
+			}
+		}
 		u.all = append(u.all, out)
 	}
 }
@@ -75,6 +112,7 @@ func (u *blockUnion) sets() (out []store.BlockSet) {
 	for _, set := range u.all {
 		if n := len(out); n > 0 && labels.Equal(out[n-1].Labels, set.Labels) {
 			out[n-1].Blocks = append(out[n-1].Blocks, set.Blocks...)
+			out[n-1].Parents = append(out[n-1].Parents, set.Parents...)
 			continue
 		}
 		out = append(out, set)
@@ -85,22 +123,33 @@ func (u *blockUnion) sets() (out []store.BlockSet) {
 			return cmp.Or(a.ID.Compare(b.ID), cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
 		})
 		out[i].Blocks = slices.Compact(bs)
+		ps := out[i].Parents
+		slices.SortFunc(ps, func(a, b store.ParentBlock) int {
+			return cmp.Or(a.Child.Compare(b.Child), a.ID.Compare(b.ID), cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime))
+		})
+		out[i].Parents = slices.Compact(ps)
 	}
 	return out
 }
 
-// held is what of each block somebody has.
-type held map[ulid.ULID][]need
+// held is what of each block somebody has, be it as a part of the block that it was compacted into.
+type held map[blockKey][]need
 
 func (h held) add(ns []need) {
 	for _, n := range ns {
-		h[n.id] = append(h[n.id], n)
+		h[n.blockKey] = append(h[n.blockKey], n)
+		h.add(n.parents)
 	}
 }
 
-// has tells whether all that is needed of a block is there, in one piece or in several that meet.
+// has tells whether all that is needed of a block is there, or of the blocks that it was compacted from.
 func (h held) has(n need) bool {
-	pieces := h[n.id]
+	return h.hasBlock(n) || len(n.parents) > 0 && !slices.ContainsFunc(n.parents, func(p need) bool { return !h.hasBlock(p) })
+}
+
+// hasBlock tells whether all that is needed of a block is there, in one piece or in several that meet.
+func (h held) hasBlock(n need) bool {
+	pieces := h[n.blockKey]
 	if len(pieces) > 1 && !slices.IsSortedFunc(pieces, byStart) {
 		slices.SortFunc(pieces, byStart)
 	}
@@ -131,8 +180,8 @@ func (h held) lacks(ns []need) []need {
 // with returns what is there together with more.
 func (h held) with(ns []need) held {
 	both := make(held, len(h)+len(ns))
-	for id, pieces := range h {
-		both[id] = slices.Clone(pieces)
+	for key, pieces := range h {
+		both[key] = slices.Clone(pieces)
 	}
 	both.add(ns)
 	return both
@@ -140,7 +189,7 @@ func (h held) with(ns []need) held {
 
 // within returns those of a that b has too: what two Stores hold that answered one after the other.
 func within(a, b []need) []need {
-	if slices.Equal(a, b) {
+	if sameNeeds(a, b) {
 		return a
 	}
 	h := held{}

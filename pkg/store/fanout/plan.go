@@ -60,20 +60,23 @@ func (s *Store) share(ts []*target) []order {
 		return orders
 	}
 	turn := s.pace.takeTurn()
-	rank := map[*target]int{}
+	rank, blocks := map[*target]int{}, map[*target]int{}
 	for i, t := range ts {
+		for _, n := range t.needs.list {
+			blocks[t] += max(1, len(n.parents)) // as many as one has that has not seen the compaction
+		}
 		rank[t] = (i + turn) % len(ts)
 		if s.pace.troubled(t.desc.Name) {
 			rank[t] += len(ts)
 		}
 	}
 	slices.SortStableFunc(ts, func(a, b *target) int {
-		return cmp.Or(cmp.Compare(len(b.needs.list), len(a.needs.list)), cmp.Compare(rank[a], rank[b]))
+		return cmp.Or(cmp.Compare(blocks[b], blocks[a]), cmp.Compare(rank[a], rank[b]))
 	})
 	var orders []order
 	var has []held // of the target of each order, made when it is looked at
 	for _, t := range ts {
-		i := slices.IndexFunc(orders, func(o order) bool { return slices.Equal(o.target.needs.list, t.needs.list) })
+		i := slices.IndexFunc(orders, func(o order) bool { return sameNeeds(o.target.needs.list, t.needs.list) })
 		full := i >= 0
 		if !full {
 			for j := range orders {
@@ -83,6 +86,7 @@ func (s *Store) share(ts []*target) []order {
 				}
 			}
 			i = slices.IndexFunc(has, func(h held) bool { return h.hasAll(t.needs.list) })
+			full = i >= 0 && held{}.with(t.needs.list).hasAll(orders[i].target.needs.list) // a compaction is all that they differ in
 		}
 		switch {
 		case i < 0:

@@ -134,22 +134,24 @@ func full(t testing.TB, st *remote.Store) *remote.Store {
 	return st
 }
 
-// What a Store says of its blocks arrives at the other end: its own label sets, ids, resolutions, and the
-// times cut to what is served. Ids of the wrong length are refused. (Killed: a mutant that does not cut.)
+// What a Store says of its blocks arrives at the other end: its own label sets, ids, resolutions, parents,
+// and the times cut to what is served. Ids of the wrong length are refused. (Killed: a mutant that does not cut.)
 func TestBlocksTravel(t *testing.T) {
 	id := func(n byte) (u ulid.ULID) { u[15] = n; return u }
 	d := store.Description{
 		Name: "gateway", MinTime: 100, MaxTime: 299, OnlyBlocks: true,
 		LabelSets: []labels.Labels{labels.FromStrings("r", "a"), labels.FromStrings("r", "b")},
 		Blocks: []store.BlockSet{
-			{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(1), MinTime: 0, MaxTime: 99}, {ID: id(2), MinTime: 50, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}}},
+			{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(1), MinTime: 0, MaxTime: 99}, {ID: id(2), MinTime: 50, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}},
+				Parents: []store.ParentBlock{{Child: id(2), ID: id(9), MinTime: 50, MaxTime: 99}, {Child: id(2), ID: id(7), MinTime: 80, MaxTime: 120}, {Child: id(2), ID: id(6), MinTime: 121, MaxTime: 149}, {Child: id(3), ID: id(8), MinTime: 150, MaxTime: 199}}},
 			{Labels: labels.FromStrings("r", "b"), Blocks: []store.Block{{ID: id(4), MinTime: 150, MaxTime: 400}}},
 		},
 	}
 	want := d
 	want.Name, want.Labelled = "peer", len(want.LabelSets) > 0
 	want.Blocks = []store.BlockSet{
-		{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(2), MinTime: 100, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}}},
+		{Labels: labels.FromStrings("r", "a"), Blocks: []store.Block{{ID: id(2), MinTime: 100, MaxTime: 149}, {ID: id(3), MinTime: 150, MaxTime: 199, Resolution: 300_000}},
+			Parents: []store.ParentBlock{{Child: id(2), ID: id(7), MinTime: 100, MaxTime: 120}, {Child: id(2), ID: id(6), MinTime: 121, MaxTime: 149}, {Child: id(3), ID: id(8), MinTime: 150, MaxTime: 199}}},
 		{Labels: labels.FromStrings("r", "b"), Blocks: []store.Block{{ID: id(4), MinTime: 150, MaxTime: 299}}},
 	}
 	st := remote.New(nil, remote.Config{Name: "peer"})
@@ -172,5 +174,10 @@ func TestBlocksTravel(t *testing.T) {
 	got.Store.BlockSets[0].Blocks[0].Id = []byte("short")
 	if err := st.SetInfo(got); err == nil {
 		t.Error("an id of five bytes is taken")
+	}
+	got.Store.BlockSets[0].Blocks[0].Id = got.Store.BlockSets[0].Blocks[1].Id
+	got.Store.BlockSets[0].Parents[0].Id = nil
+	if err := st.SetInfo(got); err == nil {
+		t.Error("a parent without an id is taken")
 	}
 }

@@ -9,12 +9,14 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"sync/atomic"
 
 	"github.com/go-kit/log"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc"
 
@@ -262,12 +264,28 @@ func readBlocks(set *infopb.BlockSet) (out store.BlockSet, err error) {
 	out.Blocks = make([]store.Block, len(set.GetBlocks()))
 	for i, b := range set.GetBlocks() {
 		to := &out.Blocks[i]
-		if len(b.GetId()) != len(to.ID) {
-			return out, fmt.Errorf("%x is no id of a block", b.GetId())
+		if err := readID(&to.ID, b.GetId()); err != nil {
+			return out, err
 		}
-		copy(to.ID[:], b.GetId())
 		to.MinTime, to.MaxTime, to.Resolution = b.GetMinTime(), b.GetMaxTime(), b.GetResolution()
 	}
 	slices.SortFunc(out.Blocks, func(a, b store.Block) int { return a.ID.Compare(b.ID) })
+	for _, p := range set.GetParents() {
+		to := store.ParentBlock{MinTime: p.GetMinTime(), MaxTime: p.GetMaxTime()}
+		if err := errors.Join(readID(&to.Child, p.GetChild()), readID(&to.ID, p.GetId())); err != nil {
+			return out, err
+		}
+		out.Parents = append(out.Parents, to)
+	}
+	slices.SortStableFunc(out.Parents, func(a, b store.ParentBlock) int { return a.Child.Compare(b.Child) })
 	return out, nil
+}
+
+// readID takes in the id of a block.
+func readID(to *ulid.ULID, b []byte) error {
+	if len(b) != len(to) {
+		return fmt.Errorf("%x is no id of a block", b)
+	}
+	copy(to[:], b)
+	return nil
 }

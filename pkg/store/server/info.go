@@ -83,5 +83,10 @@ func blockSet(set store.BlockSet, mint, maxt int64) *infopb.BlockSet {
 			out.Blocks = append(out.Blocks, to)
 		}
 	}
+	for i, p := range set.Parents {
+		if from, to := max(p.MinTime, mint), min(p.MaxTime, maxt); from <= to {
+			out.Parents = append(out.Parents, &infopb.ParentBlock{Child: set.Parents[i].Child[:], Id: set.Parents[i].ID[:], MinTime: from, MaxTime: to})
+		}
+	}
 	return out
 }
