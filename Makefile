@@ -88,6 +88,13 @@ campaign-promql: ## Ask generated queries as Prometheus and as Koios (SEED=1 QUE
 	$(GO) test -count=1 -tags=campaign -timeout=0 -run=TestCampaign -v ./test/promqlcompat \
 		-seed=$(SEED) -queries=$(QUERIES) -first=$(FIRST) -state=$(BIN)/campaign/$(SEED)-$(FIRST).json
 
+CASES ?= 1000000
+.PHONY: campaign-store
+campaign-store: ## Ask generated blocks as Koios and as Prometheus's own reader (SEED=1 CASES=1000000)
+	@mkdir -p $(BIN)/campaign
+	KOIOS_STORE_CASES=$(CASES) KOIOS_STORE_SEED=$(SEED) KOIOS_STORE_STATE=$(BIN)/campaign/store-$(SEED).json \
+		$(GO) test -count=1 -timeout=0 -run='^TestLikePrometheus$$' -v ./pkg/store/bucket
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	$(GO) test -run='^$$' -bench=. -benchtime=$(BENCHTIME) -benchmem $(UNIT)

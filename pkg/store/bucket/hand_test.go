@@ -62,6 +62,12 @@ func testID(n byte) ulid.ULID {
 // write writes the block and uploads it.
 func (h handBlock) write(t testing.TB, bkt objstore.Bucket) ulid.ULID {
 	t.Helper()
+	return h.writeIn(t, bkt, t.TempDir())
+}
+
+// writeIn writes the block into a directory and uploads it.
+func (h handBlock) writeIn(t testing.TB, bkt objstore.Bucket, root string) ulid.ULID {
+	t.Helper()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -69,7 +75,7 @@ func (h handBlock) write(t testing.TB, bkt objstore.Bucket) ulid.ULID {
 		}
 	}
 	id := testID(h.n)
-	dir := filepath.Join(t.TempDir(), id.String())
+	dir := filepath.Join(root, id.String())
 	cw, err := chunks.NewWriter(filepath.Join(dir, "chunks"))
 	must(err)
 	iw, err := index.NewWriter(context.Background(), filepath.Join(dir, "index"))
