@@ -219,12 +219,20 @@ func (m *maker) counterAgain(chunks []stream.Chunk) error {
 	out.reset()
 	out.counterTimes, out.counter = append(out.counterTimes, in.Times[0]), append(out.counter, in.Values[0])
 	last := in.Times[in.Len()-1]
+	// Totals never fall unless values are negative, as only those of gauges are. Even these make what Thanos makes.
+	total, before := in.Values[0], in.Values[0]
 	for i := 0; i < in.Len(); {
 		end := windowEnd(in.Times[i], m.resolution)
-		for i++; i < in.Len() && in.Times[i] <= end; i++ {
+		for ; i < in.Len() && in.Times[i] <= end; i++ {
+			v := in.Values[i]
+			if v < before {
+				total += v
+			} else {
+				total += v - before
+			}
+			before = v
 		}
-		// Totals never fall, so the last one of a window is its own.
-		out.counterTimes, out.counter = append(out.counterTimes, min(end, last)), append(out.counter, in.Values[i-1])
+		out.counterTimes, out.counter = append(out.counterTimes, min(end, last)), append(out.counter, total)
 	}
 	out.counterTimes = append(out.counterTimes, out.counterTimes[len(out.counterTimes)-1])
 	out.counter = append(out.counter, r.Last())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,7 +23,11 @@ import (
 )
 
 // What we make of a block of series of every kind is what Thanos makes of it: the same series with the same
-// chunks, byte for byte.
+// chunks, byte for byte. Two things are not, on purpose, and are told from the rest:
+//   - the least of nothing but +Inf is +Inf, where Thanos has the greatest finite number (and so for the greatest);
+//     sums of such windows are folded in another order, which matters when they are NaN;
+//   - where the resolution of a histogram changes, Thanos compares one that it has reduced with one that it has not, and
+//     counts all of it again.
 func TestSameChunksBesideThanos(t *testing.T) {
 	thanos := os.Getenv("KOIOS_THANOS")
 	if thanos == "" {
@@ -108,7 +113,7 @@ func compareBlocks(t *testing.T, theirs, ours string) {
 			continue
 		}
 		for i := range x.Chunks {
-			if d := differences(&x.Chunks[i], &y.Chunks[i]); d != "" {
+			if d := differences(&x.Chunks[i], &y.Chunks[i], excused(la)); d != "" {
 				if different[la.Get("__name__")]++; different[la.Get("__name__")] < 3 {
 					t.Errorf("%s: chunk %d: %s", la, i, d)
 				}
@@ -118,7 +123,18 @@ func compareBlocks(t *testing.T, theirs, ours string) {
 	t.Logf("%d chunks compared, different ones: %v", chunks, different)
 }
 
-func differences(theirs, ours *stream.Chunk) string {
+// excused tells which aggregates of a series may differ.
+func excused(ls labels.Labels) []aggr.Type {
+	switch {
+	case ls.Get("__name__") == "infinite":
+		return []aggr.Type{aggr.Sum, aggr.Min, aggr.Max, aggr.Counter}
+	case ls.Get("__name__") == "histogram" && ls.Get("kind") == "3":
+		return []aggr.Type{aggr.Counter}
+	}
+	return nil
+}
+
+func differences(theirs, ours *stream.Chunk, except []aggr.Type) string {
 	var s strings.Builder
 	if theirs.MinTime != ours.MinTime || theirs.MaxTime != ours.MaxTime {
 		fmt.Fprintf(&s, "from %d to %d, want %d to %d; ", ours.MinTime, ours.MaxTime, theirs.MinTime, theirs.MaxTime)
@@ -129,7 +145,7 @@ func differences(theirs, ours *stream.Chunk) string {
 	for typ := range aggr.Type(aggr.Types) {
 		e1, a, err1 := aggr.Chunk(theirs.Data).Get(typ)
 		e2, b, err2 := aggr.Chunk(ours.Data).Get(typ)
-		if e1 == e2 && bytes.Equal(a, b) {
+		if e1 == e2 && bytes.Equal(a, b) || slices.Contains(except, typ) {
 			continue
 		}
 		at := 0
@@ -138,7 +154,7 @@ func differences(theirs, ours *stream.Chunk) string {
 		}
 		fmt.Fprintf(&s, "%s: from byte %d: encoding %d %v, want %d %v, %d bytes, want %d\n  %s\n  %s\n", typ, at, e2, err2, e1, err1, len(b), len(a), dump(e2, b), dump(e1, a))
 	}
-	if s.Len() == 0 {
+	if s.Len() == 0 && len(except) == 0 {
 		return "parts are the same, the chunk is not"
 	}
 	return s.String()
@@ -152,7 +168,7 @@ func dump(enc chunkenc.Encoding, data []byte) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d samples, %x:", c.NumSamples(), data[:min(4, len(data))])
 	it := c.Iterator(nil)
-	for n := 0; n < 2; n++ {
+	for {
 		switch it.Next() {
 		case chunkenc.ValFloat:
 			t, v := it.At()
@@ -160,7 +176,8 @@ func dump(enc chunkenc.Encoding, data []byte) string {
 		case chunkenc.ValFloatHistogram:
 			t, h := it.AtFloatHistogram(nil)
 			fmt.Fprintf(&s, " %d:%v(%v)", t, h, h.CounterResetHint)
+		default:
+			return s.String()
 		}
 	}
-	return s.String()
 }
