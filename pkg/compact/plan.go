@@ -60,6 +60,8 @@ type Settings struct {
 type Block struct {
 	// Meta is the metadata, its labels without those that tell replicas apart.
 	Meta *block.Meta
+	// Replica is what was taken off the labels.
+	Replica string
 	// Deleting says that the block is marked for deletion. It takes no part in anything.
 	Deleting bool
 	// NoCompact and NoDownsample are the block's marks.
