@@ -39,6 +39,9 @@ var defaults = map[string]map[string]string{
 
 // ours are the flags that the reference does not have, each with the reason.
 var ours = map[string]map[string]string{
+	"store": {
+		"store.max-memory": "Thanos bounds no more than the pool of chunks",
+	},
 	"query": {
 		"query.max-memory":           "queries are refused before they take more memory than there is",
 		"query.max-memory-per-query": "one query can't take the memory of all",

@@ -93,8 +93,6 @@ var absent = map[string]string{
 	"thanos_cache_memcached_*":                        "there is no caching bucket yet",
 	"thanos_cache_redis_*":                            "there is no caching bucket yet",
 	"thanos_matchers_cache_*":                         "there is no cache of matchers yet",
-	"thanos_bucket_store_indexheader_lazy_*":          "index headers are not opened lazily yet",
-	"thanos_bucket_store_lazy_expanded_posting_*":     "postings are not expanded lazily yet",
 }
 
 func absence(metric string) (reason string, ok bool) {

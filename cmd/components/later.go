@@ -29,8 +29,6 @@ var later = map[string]map[string]string{
 		"store.enable-index-header-lazy-reader":       "index headers are opened when a block is found and stay open",
 		"store.index-header-lazy-reader-idle-timeout": "index headers are opened when a block is found and stay open",
 		"store.index-header-lazy-download-strategy":   "index headers are read when a block is found",
-		"store.enable-lazy-expanded-postings":         "all posting lists of a request are read",
-		"store.posting-group-max-key-series-ratio":    "all posting lists of a request are read",
 		"web.prefix-header":                           "there is no page yet",
 		"web.disable":                                 "there is no page yet",
 	},

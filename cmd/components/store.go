@@ -45,6 +45,7 @@ type storeFlags struct {
 	sampleLimit          uint64
 	downloadedBytes      uint64
 	chunkPoolBytes       uint64
+	memoryBytes          uint64
 	cacheIndexHeader     bool
 	indexCacheSize       uint64
 	indexCache           content
@@ -105,7 +106,8 @@ func (c *storeFlags) bind(fs *flags) {
 	fs.uint64(&c.touchedSeries, "store.grpc.touched-series-limit", "0", "Largest number of series that one Series call may touch; 0 is no limit.")
 	fs.bytes(&c.downloadedBytes, "store.grpc.downloaded-bytes-limit", "0", "Largest number of bytes that one Series call may read from the bucket; 0 is no limit.")
 
-	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with.")
+	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with. See also --store.max-memory.")
+	fs.bytes(&c.memoryBytes, "store.max-memory", "0", "Memory that the whole process keeps to: requests reserve what they read from what the index cache leaves of it, and those past their share are refused. 0 bounds requests by --chunk-pool-size alone. Leave a tenth of the container's limit free.")
 	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk between starts.")
 	fs.bytes(&c.indexCacheSize, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
 	fs.content(&c.indexCache, "index-cache.config", "the index cache", true)
@@ -141,6 +143,7 @@ func (c *storeFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(int64(c.memoryBytes))
 	st, err := bucket.New(bkt, cfg, p.logger, p.reg)
 	if err != nil {
 		return err
@@ -186,6 +189,7 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
+	memory := storeMemory(int64(c.memoryBytes), int64(c.chunkPoolBytes), int64(cacheBytes))
 	return bucket.Config{
 		DataDir:                  c.dataDir,
 		SyncInterval:             c.syncInterval,
@@ -197,13 +201,16 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 		Selector:                 relabel,
 		ConsistencyDelay:         c.consistencyDelay,
 		IgnoreDeletionMarksDelay: c.ignoreDeletionMarks,
-		MemoryBytesMax:           int64(c.chunkPoolBytes),
-		IndexCacheBytesMax:       int64(cacheBytes),
+		MemoryBytesMax:           memory.requests,
+		RequestMemoryBytesMax:    memory.request,
+		IndexCacheBytesMax:       memory.cache,
 		SeriesConcurrency:        c.seriesConcurrency,
 		SeriesLimit:              c.touchedSeries,
 		// A chunk counts as so many samples; a part of a chunk is a chunk.
 		ChunksLimit:             (c.sampleLimit + bucket.SamplesPerChunk - 1) / bucket.SamplesPerChunk,
 		BytesLimit:              c.downloadedBytes,
+		LazyPostings:            c.lazyPostings,
+		KeySeriesRatioMax:       c.postingGroupRatio,
 		PostingOffsetSampling:   c.postingsSampling,
 		SeriesBatchSize:         c.seriesBatch,
 		EstimatedSeriesBytesMax: int64(c.estimatedSeriesBytes),
