@@ -20,7 +20,6 @@ require (
 	github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.4
 	github.com/johannesboyne/gofakes3 v1.2.0
 	github.com/klauspost/compress v1.18.2
-	github.com/maypok86/otter/v2 v2.3.0
 	github.com/miekg/dns v1.1.69
 	github.com/oklog/run v1.2.0
 	github.com/oklog/ulid/v2 v2.1.1

