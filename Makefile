@@ -52,7 +52,7 @@ e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidec
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
 .PHONY: campaign
-campaign: campaign-faults campaign-dedup million campaign-promql ## Run all long tests, one after the other
+campaign: campaign-faults campaign-startup campaign-dedup million campaign-promql ## Run all long tests, one after the other
 
 .PHONY: campaign-faults
 campaign-faults: ## Ask ten stores of which some stall or die at random
@@ -106,6 +106,10 @@ million: ## Aggregate a million series in two replicas within 512 MiB of memory,
 .PHONY: dedup-accuracy
 dedup-accuracy: ## Print how far increase[5m] over merged replicas is from the truth, beside a perfect replica and Thanos
 	$(GO) test -count=1 -run='^TestAccuracy$$' -v ./pkg/dedup
+
+.PHONY: campaign-startup
+campaign-startup: ## Start a store over 10,000 blocks in a bucket 30 ms away (THANOS=path compares)
+	THANOS=$(THANOS) $(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestCampaign$$' -v ./test/startup
 
 .PHONY: campaign-dedup
 campaign-dedup: ## Run the property tests of deduplication over 10,000 generated pairs each

@@ -12,6 +12,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/store/bucket"
 )
 
 // blocksAPI answers /api/v1/blocks and /api/v1/blocks/mark of a component over a bucket.
@@ -19,7 +20,9 @@ type blocksAPI struct {
 	// label groups the blocks on the page.
 	label  string
 	loaded func() []*block.Meta
-	bkt    objstore.Bucket
+	// aside tells of blocks that could not be loaded.
+	aside func() []bucket.SetAside
+	bkt   objstore.Bucket
 	// readOnly refuses marks.
 	readOnly bool
 	logger   log.Logger
@@ -42,6 +45,16 @@ type blocksView struct {
 	Blocks      []*block.Meta `json:"blocks"`
 	RefreshedAt time.Time     `json:"refreshedAt"`
 	Err         *string       `json:"err"`
+	// SetAside are the blocks that are in the bucket and not served, because something is wrong with them.
+	SetAside []asideView `json:"setAside,omitempty"`
+}
+
+// asideView is a block that was set aside.
+type asideView struct {
+	ID    ulid.ULID `json:"ulid"`
+	Cause string    `json:"cause"`
+	// Meta is missing where it could not be read.
+	Meta *block.Meta `json:"meta,omitempty"`
 }
 
 // list answers with the blocks that are served; the global view is the compactor's and empty here.
@@ -50,6 +63,11 @@ func (a *blocksAPI) list(w http.ResponseWriter, r *http.Request) {
 	if r.FormValue("view") == "loaded" {
 		if bs := a.loaded(); bs != nil {
 			v.Blocks = bs
+		}
+		if a.aside != nil {
+			for _, b := range a.aside() {
+				v.SetAside = append(v.SetAside, asideView{b.ID, b.Cause.Error(), b.Meta})
+			}
 		}
 		a.mtx.Lock()
 		v.RefreshedAt = a.refreshed

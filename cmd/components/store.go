@@ -95,9 +95,9 @@ func (c *storeFlags) bind(fs *flags) {
 	fs.content(&c.selector, "selector.relabel-config", "relabel rules (keep, drop, hashmod) that choose blocks by their external labels and __block_id", true)
 
 	fs.goDuration(&c.syncInterval, "sync-block-duration", "15m", "How often the bucket is looked through for new and deleted blocks.")
-	fs.int(&c.syncConcurrency, "block-sync-concurrency", "20", "Number of blocks that are opened at a time.")
-	fs.int(&c.fetchConcurrency, "block-meta-fetch-concurrency", "32", "Number of meta.json files that are read at a time.")
-	fs.string(&c.discoveryStrategy, "block-discovery-strategy", "concurrent", "How blocks are found: concurrent asks for each folder's meta.json, recursive lists every object.")
+	fs.int(&c.syncConcurrency, "block-sync-concurrency", "20", "Number of blocks that are opened at a time, at first: up to eight times as many where that is faster.")
+	fs.int(&c.fetchConcurrency, "block-meta-fetch-concurrency", "32", "Number of meta.json files that are read at a time, at first: up to eight times as many where that is faster.")
+	fs.string(&c.discoveryStrategy, "block-discovery-strategy", "concurrent", "How blocks are found: concurrent asks for each folder's meta.json, unless listing every object takes fewer requests; recursive lists every object.")
 	fs.promDuration(&c.consistencyDelay, "consistency-delay", "0s", "Smallest age of a block that is served. For object storage that is slow to show all objects of a block.")
 	fs.promDuration(&c.ignoreDeletionMarks, "ignore-deletion-marks-delay", "24h", "How long blocks marked for deletion are still served. Choose less than the compactor's --delete-delay.")
 
@@ -108,14 +108,14 @@ func (c *storeFlags) bind(fs *flags) {
 
 	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with. See also --store.max-memory.")
 	fs.bytes(&c.memoryBytes, "store.max-memory", "0", "Memory that the whole process keeps to: requests reserve what they read from what the index cache leaves of it, and those past their share are refused. 0 bounds requests by --chunk-pool-size alone. Leave a tenth of the container's limit free.")
-	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk between starts.")
+	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk from one start to the next.")
 	fs.bytes(&c.indexCacheSize, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
 	fs.content(&c.indexCache, "index-cache.config", "the index cache", true)
 	inline, file := fs.content(&c.cachingBucket, "store.caching-bucket.config", "the cache of bucket objects", true)
 	inline.Hidden()
 	file.Hidden()
 	fs.int(&c.matcherCache, "matcher-cache-size", "0", "Number of compiled matchers that are kept; 0 keeps none.")
-	fs.bool(&c.lazyHeader, "store.enable-index-header-lazy-reader", false, "Open index headers at their first use and close them when idle.")
+	fs.bool(&c.lazyHeader, "store.enable-index-header-lazy-reader", false, "Close index headers when idle. They are opened at their first use in any case.")
 	fs.goDuration(&c.lazyHeaderIdle, "store.index-header-lazy-reader-idle-timeout", "5m", "How long an index header stays open without use. See also --store.enable-index-header-lazy-reader.").Hidden()
 	fs.enum(&c.lazyHeaderStrategy, "store.index-header-lazy-download-strategy", "eager", "When index headers are read from the bucket: at the start, or at their first use.", "eager", "lazy")
 	fs.int(&c.postingsSampling, "store.index-header-posting-offsets-in-mem-sampling", "32", "One in how many posting offsets is kept in memory.").Hidden()
@@ -149,8 +149,9 @@ func (c *storeFlags) run(p *process) error {
 		return err
 	}
 	p.close(st.Close)
+	p.loop(st.CloseIdle)
 
-	blocks := &blocksAPI{label: c.webLabel, loaded: st.Blocks, bkt: bkt, readOnly: c.noAdmin, logger: p.logger}
+	blocks := &blocksAPI{label: c.webLabel, loaded: st.Blocks, aside: st.SetAside, bkt: bkt, readOnly: c.noAdmin, logger: p.logger}
 	p.loop(func(ctx context.Context) error { return c.sync(ctx, p, st, blocks) })
 
 	c.http.H2C = true
@@ -211,11 +212,22 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 		BytesLimit:              c.downloadedBytes,
 		LazyPostings:            c.lazyPostings,
 		KeySeriesRatioMax:       c.postingGroupRatio,
+		IndexHeaderIdleTimeout:  c.headerIdleTimeout(),
+		IndexHeadersOnUse:       c.lazyHeader && c.lazyHeaderStrategy == "lazy",
+		ForgetIndexHeaders:      !c.cacheIndexHeader,
 		PostingOffsetSampling:   c.postingsSampling,
 		SeriesBatchSize:         c.seriesBatch,
 		EstimatedSeriesBytesMax: int64(c.estimatedSeriesBytes),
 		EstimatedChunkBytesMax:  int64(c.estimatedChunkBytes),
 	}, nil
+}
+
+// headerIdleTimeout is after how long an index header is closed; 0 is never.
+func (c *storeFlags) headerIdleTimeout() time.Duration {
+	if !c.lazyHeader {
+		return 0
+	}
+	return c.lazyHeaderIdle
 }
 
 // sync looks at the bucket for the first time, which makes the store ready, and then from time to time.
