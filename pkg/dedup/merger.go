@@ -309,6 +309,7 @@ func (m *Merger[V]) fill(level int, w *Window[V], g int, mint, maxt int64) error
 	}
 	start, marked := len(m.times), m.marked
 	from, to := max(h.from, mint), min(h.to, maxt)
+	var outside []int64 // markers that may lie nearer to p and n than samples do
 	if h.open {
 		// Markers count wherever they lie in the hole.
 		between, until := max(add(h.p, 1), mint), min(add(h.n, -1), maxt)
@@ -319,7 +320,8 @@ func (m *Merger[V]) fill(level int, w *Window[V], g int, mint, maxt int64) error
 		if err != nil {
 			return err
 		}
-		if i, j := span(other.Marks, between, until); i == j {
+		i, j := span(other.Marks, between, until)
+		if outside = slices.Clone(other.Marks[i:j]); i == j {
 			between, until = from, to
 		}
 		if between <= until {
@@ -328,15 +330,15 @@ func (m *Merger[V]) fill(level int, w *Window[V], g int, mint, maxt int64) error
 			}
 		}
 	}
-	if len(marks) == 0 && marked == m.marked {
+	if len(marks) == 0 && marked == m.marked && len(outside) == 0 {
 		return nil
 	}
-	return m.markHole(level, &h, marks, start, mint, maxt)
+	return m.markHole(level, &h, marks, outside, start, mint, maxt)
 }
 
 // markHole decides on the markers in a hole: those of the replica itself, and those of the others, which lie
 // among the samples from start on. It puts all in order.
-func (m *Merger[V]) markHole(level int, h *hole, marks []int64, start int, mint, maxt int64) error {
+func (m *Merger[V]) markHole(level int, h *hole, marks, outside []int64, start int, mint, maxt int64) error {
 	i, j := span(marks, max(h.p, add(mint, -m.near())), min(h.n, add(maxt, m.near())))
 	var own []int64
 	for _, t := range marks[i:j] {
@@ -370,6 +372,8 @@ func (m *Merger[V]) markHole(level int, h *hole, marks []int64, start int, mint,
 		case next < b && own[next] == t:
 			next++
 		case h.livesAfter(t) || near(own, t, h.late(t)):
+			continue
+		case (t < h.from || t > h.to) && !slices.Contains(outside, t):
 			continue
 		}
 		m.times, m.values = append(m.times, t), append(m.values, values[i])
