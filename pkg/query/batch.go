@@ -39,6 +39,7 @@ type batch struct {
 	series []series
 
 	columns []column.Column
+	some    []bool // of each series, whether the function has any values
 	keys    []byte
 	keyEnds []int
 
@@ -156,7 +157,7 @@ func (b *batch) evaluate() error {
 	for len(b.columns) < len(b.series) {
 		b.columns = append(b.columns, column.Column{})
 	}
-	b.keys, b.keyEnds = b.keys[:0], b.keyEnds[:0]
+	b.keys, b.keyEnds, b.some = b.keys[:0], b.keyEnds[:0], b.some[:0]
 	for i := range b.series {
 		se := &b.series[i]
 		b.scan.q.fetched.add(se)
@@ -165,6 +166,8 @@ func (b *batch) evaluate() error {
 		}
 		b.longest = max(b.longest, b.samples.Len())
 		b.evaluator.Eval(b.samples.Times, b.samples.Values, &b.columns[i])
+		b.some = append(b.some, b.columns[i].Count() > 0)
+		applyAll(b.scan.then, &b.columns[i])
 		start := len(b.keys)
 		key := b.scan.by.key(b.keys[start:], b.scan.outputLabels(se.labels))
 		b.keys = append(b.keys[:start], key...)

@@ -7,7 +7,7 @@ import (
 // presence returns how far in ms a scan looks back that asks of each step only whether there is a value, and not
 // which: then a first replica that has one at every step answers for all. 0 stands for scans that ask for more.
 func (s *scan) presence() int64 {
-	if asksPresence(s.function, s.op) {
+	if asksPresence(s.function, s.then, s.op) {
 		return s.span.Milliseconds()
 	}
 	return 0
@@ -15,8 +15,8 @@ func (s *scan) presence() int64 {
 
 // asksPresence tells whether an aggregation of a function asks only whether there is a value; native histograms
 // count as well as floats then.
-func asksPresence(f column.Function, op column.Op) bool {
-	return f.Name == "" && (op == column.Count || op == column.Group)
+func asksPresence(f column.Function, then []pointwise, op column.Op) bool {
+	return f.Name == "" && len(then) == 0 && (op == column.Count || op == column.Group)
 }
 
 // steadyPart is the part of the time looked back over that a replica may pause and still count as steady.

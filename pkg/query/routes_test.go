@@ -301,10 +301,14 @@ func TestStreamedShapes(t *testing.T) {
 	f(`label_replace(sum by (job) (up), "a", "$1", "job", "(.*)")`, 1)
 	f(`sum(up @ end())`, 1)
 	f(`absent(sum(nothing))`, 1)
+	f(`count(up == 0)`, 1)
+	f(`sum(1 - up)`, 1)
+	f(`sum by (job) ((rate(requests_total[5m]) > 0) * 60)`, 1)
 	// These hold series.
 	f(`max_over_time(temperature[5m])`, 0)
 	f(`topk(5, temperature)`, 0)
 	f(`quantile(0.9, temperature)`, 0)
-	f(`count(up == 0)`, 0)
-	f(`sum(temperature * 2)`, 0)
+	f(`topk(5, rate(requests_total[5m]))`, 0)
+	f(`sum(abs(temperature))`, 0)
+	f(`sum(requests_total * on (job) group_left () factor)`, 0)
 }

@@ -36,6 +36,7 @@ type scan struct {
 	hints    *storage.SelectHints
 	matchers []*labels.Matcher
 	function column.Function
+	then     []pointwise // what is done to the function's values before they are aggregated
 	steps    column.Steps
 	span     time.Duration
 	op       column.Op
@@ -91,7 +92,7 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 	s.read = make([]int64, s.steps.N)
 	s.added = make(chan struct{})
 	close(s.added)
-	if !s.function.KeepsName() && !oneName(s.matchers) {
+	if !s.keepsName() && !oneName(s.matchers) {
 		s.unique = map[uint64]struct{}{}
 	}
 
@@ -241,12 +242,15 @@ func (s *scan) failed() bool {
 func (s *scan) add(w *batch) error {
 	for i := range w.series {
 		c := &w.columns[i]
-		if c.Count() == 0 {
+		if !w.some[i] {
 			continue
 		}
 		ls := w.series[i].labels
 		if err := s.check(ls); err != nil {
 			return err
+		}
+		if c.Count() == 0 {
+			continue
 		}
 		if err := s.groups.Add(w.key(i), c, func() labels.Labels { return s.by.labels(s.outputLabels(ls)) }); err != nil {
 			return err
@@ -257,7 +261,7 @@ func (s *scan) add(w *batch) error {
 
 // outputLabels are the labels of what the function makes of a series.
 func (s *scan) outputLabels(ls labels.Labels) labels.Labels {
-	if s.function.KeepsName() {
+	if s.keepsName() {
 		return ls
 	}
 	return ls.DropReserved(schema.IsMetadataLabel)
@@ -266,7 +270,7 @@ func (s *scan) outputLabels(ls labels.Labels) labels.Labels {
 // check does what the engine does once per series with a result: series that are equal without their
 // names are an error, and rates of what is not named like a counter are noted.
 func (s *scan) check(ls labels.Labels) error {
-	if s.function.KeepsName() {
+	if s.keepsName() {
 		return nil
 	}
 	name := ls.Get(model.MetricNameLabel)

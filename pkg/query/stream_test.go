@@ -119,7 +119,18 @@ func aggregationTable() (qs []string) {
 			qs = append(qs, fmt.Sprintf(`%s %s (last_over_time({__name__=~"c_total|g|fast_total"}[3m]))`, op, by))
 		}
 	}
+	for i, op := range []string{"+", "-", "*", "/", "%", "^", "atan2", "==", "!=", ">", "<", ">=", "<=", "== bool", "!= bool", "> bool", "< bool", ">= bool", "<= bool"} {
+		agg := aggregations[i%len(aggregations)]
+		qs = append(qs, fmt.Sprintf(`%s by (job, __name__) (-7 %s ({__name__=~"c_total|g|odd"}))`, agg, op), []string{
+			fmt.Sprintf(`%s by (job) (g %s 1.5)`, agg, op),
+			fmt.Sprintf(`%s without (instance) (rate(c_total[3m]) %s 0.4)`, agg, op),
+			fmt.Sprintf(`%s (1 %s (odd %s 0) > 0)`, agg, op, op),
+			fmt.Sprintf(`%s by (instance) (2 * last_over_time({__name__=~"c_total|fast_total"}[3m]) %s 100)`, agg, op),
+		}[i%4])
+	}
 	return append(qs,
+		`count(g == 0)`, `count by (__name__) ({__name__=~".+_total"} > 50)`, `group(mixed > 3)`, `count(mixed * 2)`, `sum(typed_total * 2)`,
+		`sum({__name__=~"dup_.+"} * 2)`, `sum({__name__=~"dup_.+"} > 2)`, `sum(rate(g[5m]) > 1e300)`,
 		`sum(c_total offset 7m)`, `sum(c_total offset -7m)`, `sum(rate(c_total[2m] offset 3m))`, `sum(rate(c_total[2m] offset -3m))`,
 		`sum(c_total @ 1700007400)`, `sum(rate(c_total[5m] @ 1700007400))`, `sum(rate(c_total[5m] @ 1700007400 offset 1m))`,
 		`sum(rate(c_total[5m] @ start()))`, `sum(rate(c_total[5m] @ end()))`, `avg(g @ end() offset 2m)`,
@@ -306,7 +317,8 @@ func streamQuerier(t testing.TB, st store.Store, cfg Config) (*Querier, *prometh
 }
 
 // Shows that streamed aggregations answer as Prometheus's engine does over the same series, for every
-// question of a table, at all kinds of times, over one replica and over two.
+// question of a table, at all kinds of times, over one replica and over two. Mutants seen to fail: sides of an operator
+// exchanged in pointwise.go; batch.some taken after the operators, so that notes of series without values are lost.
 func TestStreamedTable(t *testing.T) {
 	table := aggregationTable()
 	if len(table) < 150 {

@@ -19,7 +19,7 @@ import (
 )
 
 // streaming is an optimiser of EngineThanos for one request. Where a query aggregates a selector, or a range
-// function of one, it puts a node that drains the Store's cursor series by series, so that memory
+// function of one, or such values compared or combined with a number, it puts a node that drains the Store's cursor series by series, so that memory
 // holds the groups and a few series instead of all series.
 //
 // It goes before the optimisers of the engine: those let selectors share what they fetch, and a selector
@@ -46,7 +46,9 @@ func (s streaming) node(a *logicalplan.Aggregation) *streamed {
 		return nil
 	}
 	n := &streamed{original: a, q: s.q, op: op, function: column.Latest}
-	switch e := bare(a.Expr).(type) {
+	var operand logicalplan.Node
+	operand, n.then = withoutPointwise(a.Expr)
+	switch e := operand.(type) {
 	case *logicalplan.VectorSelector:
 		n.selector = e
 	case *logicalplan.FunctionCall:
@@ -67,7 +69,7 @@ func (s streaming) node(a *logicalplan.Aggregation) *streamed {
 	if v := n.selector; v.SelectTimestamp || v.Anchored || v.Smoothed || s.q.q.unstreamed.has(n.matchers()) {
 		return nil
 	}
-	if !asksPresence(n.function, op) && s.q.q.histograms.has(n.matchers()) {
+	if !asksPresence(n.function, n.then, op) && s.q.q.histograms.has(n.matchers()) {
 		return nil
 	}
 	return n
@@ -91,6 +93,7 @@ type streamed struct {
 
 	op       column.Op
 	function column.Function
+	then     []pointwise
 	selector *logicalplan.VectorSelector
 	matrix   *logicalplan.MatrixSelector // nil when the function is column.Latest
 }
@@ -129,9 +132,11 @@ func (n *streamed) MakeExecutionOperator(_ context.Context, opts *enginequery.Op
 	}
 	span := opts.LookbackDelta
 	hints := &storage.SelectHints{Step: opts.Step.Milliseconds()}
-	if n.matrix == nil {
+	switch {
+	case n.matrix == nil && len(n.then) > 0: // The aggregation is not one of what is selected.
+	case n.matrix == nil:
 		hints.Func, hints.Grouping, hints.By = n.original.Op.String(), n.original.Grouping, !n.original.Without
-	} else {
+	default:
 		span = n.matrix.Range
 		hints.Func, hints.Range = n.function.Name, span.Milliseconds()
 	}
@@ -147,6 +152,7 @@ func (n *streamed) MakeExecutionOperator(_ context.Context, opts *enginequery.Op
 			hints:    hints,
 			matchers: n.matchers(),
 			function: n.function,
+			then:     n.then,
 			steps:    steps,
 			span:     span,
 			op:       n.op,
