@@ -123,17 +123,19 @@ func (m *maker) gather(chunks []stream.Chunk, t aggr.Type) error {
 			return fmt.Errorf("%s: %w", t, err)
 		}
 	}
-	dropNaN(in)
+	dropDisorder(in)
 	return nil
 }
 
-func dropNaN(s *xor.Samples) {
+// dropDisorder drops windows that are not after those before: chunks that overlap, which sound blocks have none
+// of. A sum that is not a number, since it is of infinities, stays.
+func dropDisorder(s *xor.Samples) {
 	n := 0
-	for i, v := range s.Values {
-		if math.IsNaN(v) || i > 0 && n > 0 && s.Times[i] <= s.Times[n-1] {
+	for i, t := range s.Times {
+		if n > 0 && t <= s.Times[n-1] {
 			continue
 		}
-		s.Times[n], s.Values[n] = s.Times[i], v
+		s.Times[n], s.Values[n] = t, s.Values[i]
 		n++
 	}
 	s.Times, s.Values = s.Times[:n], s.Values[:n]

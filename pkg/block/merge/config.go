@@ -47,7 +47,7 @@ type Config struct {
 	// WindowBytes is how much is read from each input at once, of the index and of chunks each; see
 	// stream.Config.
 	WindowBytes int
-	// BatchBytes bounds the chunk bytes that the workers hold, all together; one series may be longer. Default 16 MiB.
+	// BatchBytes bounds the chunk bytes that the workers hold, all together; one series may be longer. Default 4 MiB.
 	BatchBytes int
 	// MinTime and MaxTime, if not both zero, bound the samples of the output in ms, MaxTime excluded. By default
 	// everything that the inputs hold is written; with neighbours, what lies within the inputs' times.
@@ -59,7 +59,7 @@ type Config struct {
 	Writer stream.WriterConfig
 }
 
-const batchBytesDefault = 16 << 20
+const batchBytesDefault = 4 << 20
 
 func (c *Config) defaults() {
 	if c.Workers <= 0 {
