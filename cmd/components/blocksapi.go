@@ -27,9 +27,31 @@ type blocksAPI struct {
 	readOnly bool
 	logger   log.Logger
 
+	// loadedState tells when the loaded blocks were looked at; nil is what synced was told.
+	loadedState func() (time.Time, error)
+
 	mtx       sync.Mutex
 	refreshed time.Time
 	err       error
+	// global is the view of the whole bucket, of components that have one.
+	global blocksView
+}
+
+// viewed notes a look at the whole bucket. After a failed one, what was there before stays.
+func (a *blocksAPI) viewed(v block.View, err error) {
+	a.mtx.Lock()
+	defer a.mtx.Unlock()
+	if err != nil {
+		text := err.Error()
+		a.global.Err = &text
+		return
+	}
+	a.global = blocksView{Blocks: make([]*block.Meta, 0, len(v.Metas)), RefreshedAt: time.Now()}
+	for _, id := range v.IDs() {
+		if m := v.Metas[id]; m != nil {
+			a.global.Blocks = append(a.global.Blocks, m)
+		}
+	}
 }
 
 // sync notes how the last look at the bucket went.
@@ -57,7 +79,7 @@ type asideView struct {
 	Meta *block.Meta `json:"meta,omitempty"`
 }
 
-// list answers with the blocks that are served; the global view is the compactor's and empty here.
+// list answers with the blocks that are served or worked on, or with those of the whole bucket, if there is a view of it.
 func (a *blocksAPI) list(w http.ResponseWriter, r *http.Request) {
 	v := blocksView{Label: a.label, Blocks: []*block.Meta{}}
 	if r.FormValue("view") == "loaded" {
@@ -69,15 +91,31 @@ func (a *blocksAPI) list(w http.ResponseWriter, r *http.Request) {
 				v.SetAside = append(v.SetAside, asideView{b.ID, b.Cause.Error(), b.Meta})
 			}
 		}
-		a.mtx.Lock()
-		v.RefreshedAt = a.refreshed
-		if a.err != nil {
-			text := a.err.Error()
+		at, err := a.state()
+		v.RefreshedAt = at
+		if err != nil {
+			text := err.Error()
 			v.Err = &text
 		}
+	} else {
+		a.mtx.Lock()
+		v = a.global
 		a.mtx.Unlock()
+		v.Label = a.label
+		if v.Blocks == nil {
+			v.Blocks = []*block.Meta{}
+		}
 	}
 	answerData(w, v)
+}
+
+func (a *blocksAPI) state() (time.Time, error) {
+	if a.loadedState != nil {
+		return a.loadedState()
+	}
+	a.mtx.Lock()
+	defer a.mtx.Unlock()
+	return a.refreshed, a.err
 }
 
 // mark writes a mark for deletion or against compaction.

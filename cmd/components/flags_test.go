@@ -39,6 +39,13 @@ var defaults = map[string]map[string]string{
 
 // ours are the flags that the reference does not have, each with the reason.
 var ours = map[string]map[string]string{
+	"compact": {
+		"compact.max-memory":       "buffers fit into a budget, whatever the blocks",
+		"compact.max-scratch":      "the disk is not filled",
+		"compact.stall-timeout":    "a compactor without progress is not ready",
+		"compact.stop-on-error":    "restores the full stop that --debug.halt-on-error was",
+		"debug.partial-upload-age": "tests do not wait for two days",
+	},
 	"store": {
 		"store.max-memory": "Thanos bounds no more than the pool of chunks",
 	},
@@ -135,7 +142,7 @@ func TestFlagsMatchReference(t *testing.T) {
 	}
 	// kingpin's own.
 	check("global", cl.common, model.FlagGroupModel, "help-long", "help-man", "completion-bash", "completion-script-bash", "completion-script-zsh")
-	for _, name := range []string{"sidecar", "store", "query"} {
+	for _, name := range []string{"sidecar", "store", "query", "compact"} {
 		i := slices.IndexFunc(model.Commands, func(c *kingpin.CmdModel) bool { return c.Name == name })
 		check(name, cl.chosen(name).flags, model.Commands[i].FlagGroupModel)
 	}

@@ -18,6 +18,11 @@ var later = map[string]map[string]string{
 		"exemplar.partial-response":                   "exemplars are not served yet",
 		"status.partial-response":                     "TSDB status is not served yet",
 	},
+	"compact": {
+		"web.prefix-header":                           "there is no page yet",
+		"compact.skip-block-with-out-of-order-chunks": "chunks that are out of order are put in order",
+		"debug.accept-malformed-index":                "a block whose index is malformed is set aside",
+	},
 	"sidecar": {},
 	"store": {
 		"objstore-parquet.config":          "blocks in Parquet are not read",

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,6 +149,8 @@ func arguments(t *testing.T, component string, more ...string) []string {
 		args = append(args, "--prometheus.url="+deadURL(), "--tsdb.path="+t.TempDir())
 	case "store":
 		args = append(args, "--data-dir="+t.TempDir(), bucket)
+	case "compact":
+		args = append(slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--grpc") }), "--wait", "--data-dir="+t.TempDir(), bucket)
 	case "standalone":
 		args = append(args, "--data-dir="+t.TempDir())
 	}

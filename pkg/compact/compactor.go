@@ -88,6 +88,7 @@ func New(bkt objstore.Bucket, cfg Config, logger log.Logger, reg prometheus.Regi
 		retryAfter: 2 * time.Second, running: map[string]running{}, progress: cfg.Now(),
 	}
 	c.metrics.deleteDelay.Set(cfg.DeleteDelay.Seconds())
+	c.metrics.consistencyDelay.Set(cfg.ConsistencyDelay.Seconds())
 	c.metrics.lastProgress.Set(float64(c.progress.Unix()))
 	return c, nil
 }

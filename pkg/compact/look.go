@@ -31,6 +31,7 @@ type eyes struct {
 	blocks  []*Block
 	view    block.View
 	looked  time.Time
+	err     error // of the last look
 	looking sync.Mutex
 	// done are the results of steps, by the time they ended: a look that began before may not have seen them.
 	done []result
@@ -129,6 +130,9 @@ func (e *eyes) look(ctx context.Context) error {
 	defer e.looking.Unlock()
 	began := e.now()
 	v, err := e.fetcher.Fetch(ctx)
+	e.mu.Lock()
+	e.err = err
+	e.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("look at the bucket: %w", err)
 	}
@@ -199,4 +203,11 @@ func (e *eyes) seen() ([]*Block, block.View, time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.blocks, e.view, e.looked
+}
+
+// lastError is the error of the last look, nil if that went well.
+func (e *eyes) lastError() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.err
 }

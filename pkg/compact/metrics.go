@@ -20,7 +20,7 @@ type metrics struct {
 	downsamples, downsampleFailures                                                 *prometheus.CounterVec
 	downsampleDuration                                                              *prometheus.HistogramVec
 	todoMerges, todoMergedBlocks, todoDeletions, todoDownsamples                    prometheus.Gauge
-	deleteDelay, lastProgress, waiting                                              prometheus.Gauge
+	deleteDelay, consistencyDelay, lastProgress, waiting                                              prometheus.Gauge
 }
 
 const (
@@ -73,6 +73,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		todoDeletions:    gauge("thanos_compact_todo_deletion_blocks", "Blocks to be marked because their retention is over."),
 		todoDownsamples:  gauge("thanos_compact_todo_downsample_blocks", "Blocks to be downsampled."),
 		deleteDelay:      gauge("thanos_delete_delay_seconds", "How long a block stays after it was marked for deletion, in seconds."),
+		consistencyDelay: gauge("thanos_consistency_delay_seconds", "Age at which a block is worked on, in seconds."),
 		lastProgress:     gauge("koios_compact_last_progress_timestamp_seconds", "When a step last ended well, or there was nothing to do, in seconds since the epoch."),
 		waiting:          gauge("koios_compact_waiting_steps", "Steps that failed and wait for their next try."),
 	}

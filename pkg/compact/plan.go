@@ -109,19 +109,19 @@ const (
 
 // Step is a small piece of work. Carrying it out twice does no harm.
 type Step struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// Group is the key of the group that the inputs are of.
-	Group string
+	Group string `json:"group"`
 	// Resolution is that of the inputs in ms.
-	Resolution int64
+	Resolution int64 `json:"resolution"`
 	// Inputs are the blocks it is about: several for a merge, one for everything else.
-	Inputs []ulid.ULID
+	Inputs []ulid.ULID `json:"inputs"`
 	// Cover is the block that holds the data of the input, for KindCollect.
-	Cover ulid.ULID
+	Cover ulid.ULID `json:"cover,omitzero"`
 	// Vertical says that inputs overlap in time.
-	Vertical bool
+	Vertical bool `json:"vertical,omitempty"`
 	// Reason says why, for people.
-	Reason string
+	Reason string `json:"reason"`
 }
 
 // Key is what a failure of the step is kept under: the group for a merge, because it is the group that waits then, and

@@ -160,7 +160,7 @@ func (c *Compactor) begin(ctx context.Context, st Step) (j *job, err error) {
 		j.remote, need = true, j.bytes
 	}
 	if !c.scratch.fits(need) {
-		return nil, fmt.Errorf("its output may take %d bytes of scratch space, of %d: raise --compact.scratch-bytes", need, c.cfg.ScratchBytesMax)
+		return nil, fmt.Errorf("its output may take %d bytes of scratch space, of %d: raise --compact.max-scratch", need, c.cfg.ScratchBytesMax)
 	}
 	if j.free, err = c.scratch.reserve(ctx, need); err != nil {
 		return nil, err
