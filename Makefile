@@ -52,7 +52,7 @@ e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidec
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
 .PHONY: campaign
-campaign: campaign-faults campaign-startup campaign-dedup million campaign-promql ## Run all long tests, one after the other
+campaign: campaign-faults campaign-startup campaign-dedup campaign-worlds million campaign-promql ## Run all long tests, one after the other
 
 .PHONY: campaign-faults
 campaign-faults: ## Ask ten stores of which some stall or die at random
@@ -114,6 +114,11 @@ campaign-startup: ## Start a store over 10,000 blocks in a bucket 30 ms away (TH
 .PHONY: campaign-dedup
 campaign-dedup: ## Run the property tests of deduplication over 10,000 generated pairs each
 	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m ./pkg/dedup
+
+WORLDS ?= 200
+.PHONY: campaign-worlds
+campaign-worlds: ## Ask generated replicas in every shape and range for the same samples (FIRST=0 WORLDS=200)
+	KOIOS_FIRST=$(FIRST) KOIOS_WORLDS=$(WORLDS) $(GO) test -count=1 -timeout=0 -run=Whatever -v ./pkg/query
 
 .PHONY: mutants
 MUTANTS ?= all
