@@ -352,7 +352,9 @@ func BenchmarkRaw(b *testing.B) {
 		chunks = append(chunks, stream.Chunk{MinTime: s.Times[0], MaxTime: s.Times[119], Encoding: chunkenc.EncXOR, Data: xor.Encode(nil, s.Times, s.Values)})
 	}
 	m := &maker{resolution: block.Resolution5m}
-	per := func(b *testing.B) { b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/samples, "ns/sample") }
+	per := func(b *testing.B) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/samples, "ns/sample")
+	}
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
