@@ -3,9 +3,6 @@ package merge
 import (
 	"slices"
 
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
-
-	"github.com/koios-metrics/koios/pkg/block/stream"
 	"github.com/koios-metrics/koios/pkg/chunk/xor"
 )
 
@@ -106,15 +103,5 @@ func (w *worker) drop(s *xor.Samples, from int, e *entry) {
 func (w *worker) emitFloats(s xor.Samples) {
 	from, _ := slices.BinarySearch(s.Times, w.cfg.MinTime)
 	to, _ := slices.BinarySearch(s.Times, w.cfg.MaxTime)
-	times, values := s.Times[from:to], s.Values[from:to]
-	for len(times) > 0 {
-		n := min(samplesPerChunk, len(times))
-		at := len(w.arena)
-		w.arena = xor.Encode(w.arena, times[:n], values[:n])
-		w.out = append(w.out, stream.Chunk{
-			MinTime: times[0], MaxTime: times[n-1], Encoding: chunkenc.EncXOR, Data: w.arena[at:len(w.arena):len(w.arena)],
-		})
-		w.made++
-		times, values = times[n:], values[n:]
-	}
+	w.emitSamples(s.Times[from:to], s.Values[from:to])
 }

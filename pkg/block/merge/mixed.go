@@ -113,7 +113,7 @@ func (w *worker) mixedReplicas() error {
 		had += len(all)
 		its = append(its, storage.NewListSeriesIterator(pointList(all)))
 	}
-	all, err := drain(nil, dedup.Merge(nil, its, dedup.Options{}))
+	all, err := drain(nil, dedup.Merge(nil, its, dedup.Options{Reach: w.reach}))
 	if err != nil {
 		return err
 	}

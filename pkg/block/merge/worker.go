@@ -34,6 +34,7 @@ type worker struct {
 	entries []entry
 	floats  floatMerger
 	lanes   lanes
+	pieces  []piece
 
 	// out are the chunks of all series so far; ends are where each series' own end. Chunks that are passed through
 	// share the bytes of their input, others lie in arena.
