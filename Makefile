@@ -114,6 +114,7 @@ campaign-startup: ## Start a store over 10,000 blocks in a bucket 30 ms away (TH
 .PHONY: campaign-dedup
 campaign-dedup: ## Run the property tests of deduplication over 10,000 generated pairs each
 	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m ./pkg/dedup
+	KOIOS_DEDUP_PAIRS=10000 $(GO) test -count=1 -timeout=30m -run='^TestFloatsAsIterators$$' ./pkg/query
 
 WORLDS ?= 200
 .PHONY: campaign-worlds

@@ -86,6 +86,9 @@ func (m *Merger[V]) Ahead(t int64) int64 {
 	return end
 }
 
+// Held is for how many samples the merger keeps memory of its own.
+func (m *Merger[V]) Held() int { return cap(m.times) }
+
 func (m *Merger[V]) window(level int, mint, maxt int64) (Window[V], error) {
 	return m.sources[level].Around(mint, maxt, level < len(m.sources)-1, m.reach)
 }

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"fmt"
 	"math"
 	"sort"
 
@@ -34,6 +35,18 @@ func (m *merged) reset(s *series) {
 	m.Merger.Reset(m.inputs, max(s.reading.reach, dedup.Reach(0)))
 }
 
+// size is the memory in bytes of the arrays that samples are decoded into.
+func (m *merged) size() (n int64) {
+	for i := range m.sources {
+		f := &m.sources[i]
+		n += int64(cap(f.held.Times)+cap(f.count.Times)+cap(f.other.Times)) * sampleBytes
+	}
+	return n + int64(m.Merger.Held())*sampleBytes
+}
+
+// sampleBytes is what a time and a value take.
+const sampleBytes = 16
+
 // floatIterator walks over the merged samples of a series of floats. It merges one stretch after the other, about
 // as long as a chunk, since some engines hold an iterator for each of their series.
 type floatIterator struct {
@@ -45,6 +58,8 @@ type floatIterator struct {
 	until  int64 // everything up to this time was merged
 	ended  bool
 	err    error
+
+	reserved int64 // bytes of the budget, for as long as the select's querier is open
 }
 
 func (it *floatIterator) reset(s *series) {
@@ -69,6 +84,9 @@ func (it *floatIterator) more() chunkenc.ValueType {
 		from := later(it.until, 1)
 		it.until = min(it.merged.Ahead(it.until), it.series.reading.maxt)
 		it.times, it.values, it.err = it.merged.Between(from, it.until)
+		if it.err == nil {
+			it.err = it.reserve()
+		}
 		it.next = 1
 		it.ended = it.err != nil || it.until >= it.series.reading.maxt || it.until == math.MaxInt64
 		if it.err == nil && len(it.times) > 0 {
@@ -77,6 +95,20 @@ func (it *floatIterator) more() chunkenc.ValueType {
 	}
 	it.next = len(it.times) + 1
 	return chunkenc.ValNone
+}
+
+// reserve charges the arrays to the budget where they have grown.
+func (it *floatIterator) reserve() error {
+	n := it.merged.size()
+	reserve := it.series.reading.reserve
+	if n <= it.reserved || reserve == nil {
+		return nil
+	}
+	if err := reserve(n - it.reserved); err != nil {
+		return fmt.Errorf("keep decoded samples: %w", err)
+	}
+	it.reserved = n
+	return nil
 }
 
 // Seek moves to the first sample at or after t, and stays if the current one is.

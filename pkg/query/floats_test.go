@@ -137,7 +137,7 @@ func TestFloatsAsIterators(t *testing.T) {
 	var arrays floatIterator
 	var generic iterator
 	var m merged
-	for i := range pairs(1500) {
+	for i := range pairs(600) {
 		cs := haPair(r)
 		from, to := cs[0].MinTime, cs[len(cs)-1].MaxTime
 		read := reading{reach: dedup.Reach(0)}

@@ -19,6 +19,8 @@ type reading struct {
 	aggr store.Aggr
 	// merge says how replicas become one stream.
 	merge dedup.Options
+	// reserve charges the bytes of decoded samples to the budget; nil does not.
+	reserve func(int64) error
 }
 
 func readingOf(opts *Options, mode dedup.Mode, hints *storage.SelectHints) reading {

@@ -50,7 +50,7 @@ func newFleet(series, jobs int, interval, length time.Duration) *fleet {
 				if i%chunkLength == 0 {
 					c = chunkenc.NewXORChunk()
 					app, _ = c.Appender()
-					cs = append(cs, store.Chunk{MinTime: t})
+					cs = append(cs, store.Chunk{MinTime: t, Replica: string(rune('a' + replica))})
 				}
 				app.Append(t, v)
 				last := &cs[len(cs)-1]

@@ -40,6 +40,7 @@ func (s *seriesSet) fetch(ctx context.Context, q *querier, req *store.SeriesRequ
 	}
 	defer q.selects.Done()
 	r.bound(req)
+	r.reserve = q.reserve
 
 	cur, err := q.q.store.Series(ctx, req)
 	if err != nil {
