@@ -87,14 +87,12 @@ var absent = map[string]string{
 
 	"prometheus_tsdb_*": "blocks are merged by code of our own",
 
-	"thanos_store_index_cache_fetch_duration_seconds": "there is no remote index cache yet",
-	"thanos_store_index_cache_stored_data_size_bytes": "there is no remote index cache yet",
-	"thanos_bucket_store_cached_postings_*":           "postings are cached as they stand in the index",
-	"thanos_store_bucket_cache_*":                     "there is no caching bucket yet",
-	"thanos_cache_inmemory_*":                         "there is no caching bucket yet",
-	"thanos_cache_memcached_*":                        "there is no caching bucket yet",
-	"thanos_cache_redis_*":                            "there is no caching bucket yet",
-	"thanos_matchers_cache_*":                         "there is no cache of matchers yet",
+	"thanos_bucket_store_cached_postings_*": "postings are cached as they stand in the index",
+	"thanos_store_bucket_cache_*":           "it appears with --store.caching-bucket.config",
+	"thanos_cache_inmemory_*":               "it appears with --store.caching-bucket.config",
+	"thanos_cache_memcached_*":              "it appears with --store.caching-bucket.config",
+	"thanos_cache_redis_*":                  "it appears with --store.caching-bucket.config",
+	"thanos_matchers_cache_*":               "there is no cache of matchers yet",
 }
 
 func absence(metric string) (reason string, ok bool) {

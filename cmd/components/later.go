@@ -25,13 +25,11 @@ var later = map[string]map[string]string{
 	},
 	"sidecar": {},
 	"store": {
-		"objstore-parquet.config":          "blocks in Parquet are not read",
-		"objstore-parquet.config-file":     "blocks in Parquet are not read",
-		"store.caching-bucket.config":      "there is no cache of bucket objects yet",
-		"store.caching-bucket.config-file": "there is no cache of bucket objects yet",
-		"matcher-cache-size":               "matchers are compiled for each request",
-		"web.prefix-header":                "there is no page yet",
-		"web.disable":                      "there is no page yet",
+		"objstore-parquet.config":      "blocks in Parquet are not read",
+		"objstore-parquet.config-file": "blocks in Parquet are not read",
+		"matcher-cache-size":           "matchers are compiled for each request",
+		"web.prefix-header":            "there is no page yet",
+		"web.disable":                  "there is no page yet",
 	},
 }
 

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/cache"
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/store/bucket"
 	"github.com/koios-metrics/koios/pkg/store/server"
@@ -50,6 +51,7 @@ type storeFlags struct {
 	indexCacheSize       uint64
 	indexCache           content
 	cachingBucket        content
+	peers                *cache.Peers // nil: the cache of bucket objects is not shared with peers
 	matcherCache         int
 	lazyHeader           bool
 	lazyHeaderIdle       time.Duration
@@ -144,20 +146,28 @@ func (c *storeFlags) run(p *process) error {
 		return err
 	}
 	limitMemory(int64(c.memoryBytes))
-	st, err := bucket.New(bkt, cfg, p.logger, p.reg)
+	cached, err := c.cached(p, bkt)
+	if err != nil {
+		return err
+	}
+	st, err := bucket.New(cached, cfg, p.logger, p.reg)
 	if err != nil {
 		return err
 	}
 	p.close(st.Close)
 	p.loop(st.CloseIdle)
 
-	blocks := &blocksAPI{label: c.webLabel, loaded: st.Blocks, aside: st.SetAside, bkt: bkt, readOnly: c.noAdmin, logger: p.logger}
+	blocks := &blocksAPI{label: c.webLabel, loaded: st.Blocks, aside: st.SetAside, bkt: cached, readOnly: c.noAdmin, logger: p.logger}
 	p.loop(func(ctx context.Context) error { return c.sync(ctx, p, st, blocks) })
 
 	c.http.H2C = true
 	hs, err := p.addHTTP(c.http, &c.requestLog)
 	if err != nil {
 		return err
+	}
+	if c.peers != nil {
+		path, h := c.peers.Handler()
+		hs.Handle(path, h)
 	}
 	if err := c.addAPI(p, hs, blocks); err != nil {
 		return err
@@ -186,7 +196,11 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 	if err != nil {
 		return bucket.Config{}, err
 	}
-	cacheBytes, err := indexCacheBytes(text, c.indexCacheSize, p.logger)
+	cacheBytes, err := indexCacheBytes(text, c.indexCacheSize)
+	if err != nil {
+		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
+	}
+	remote, err := remoteIndexCache(text, p)
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
@@ -205,6 +219,7 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 		MemoryBytesMax:           memory.requests,
 		RequestMemoryBytesMax:    memory.request,
 		IndexCacheBytesMax:       memory.cache,
+		IndexCache:               remote,
 		SeriesConcurrency:        c.seriesConcurrency,
 		SeriesLimit:              c.touchedSeries,
 		// A chunk counts as so many samples; a part of a chunk is a chunk.

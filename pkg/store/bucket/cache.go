@@ -2,12 +2,16 @@ package bucket
 
 import (
 	"container/list"
+	"context"
+	"fmt"
 	"sync"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	kept "github.com/koios-metrics/koios/pkg/cache"
 	"github.com/koios-metrics/koios/pkg/tenancy"
 )
 
@@ -49,6 +53,7 @@ type cacheMetrics struct {
 	requests, hits               *prometheus.CounterVec
 	added, evicted, overflowed   prometheus.Counter
 	items, itemsBytes, totalSize prometheus.Gauge
+	fetchDuration, storedBytes   *prometheus.HistogramVec
 }
 
 func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMetrics {
@@ -75,6 +80,15 @@ func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMe
 	}
 	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_size_bytes", Help: "Bytes that the index cache may take."}).Set(float64(sizeMax))
 	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_item_size_bytes", Help: "Bytes that one item of the index cache may take."}).Set(float64(itemMax))
+	m.fetchDuration = f.NewHistogramVec(prometheus.HistogramOpts{
+		Name: prefix + "fetch_duration_seconds", Help: "Time taken to ask a cache in another process, in seconds.",
+		Buckets: []float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.6, 1, 3},
+	}, []string{"item_type", "tenant"})
+	m.storedBytes = f.NewHistogramVec(prometheus.HistogramOpts{
+		Name: prefix + "stored_data_size_bytes", Help: "Bytes of items that were put into a cache in another process.", Buckets: bytesBuckets,
+	}, []string{"item_type", "tenant"})
+	m.fetchDuration.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
+	m.storedBytes.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
 	m.requests.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
 	m.hits.WithLabelValues(cachedPostings, tenancy.DefaultTenant)
 	return m
@@ -84,6 +98,51 @@ func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMe
 func newCache(sizeMax int64, reg prometheus.Registerer) *cache {
 	itemMax := sizeMax / cacheItemPart
 	return &cache{max: sizeMax, itemMax: itemMax, metrics: newCacheMetrics(sizeMax, itemMax, reg), items: map[cacheKey]*list.Element{}, order: list.New()}
+}
+
+// fetched is a posting list, nil if it is not there. What comes from outside is not trusted yet.
+type fetched struct {
+	data   []byte
+	remote bool
+}
+
+func (k cacheKey) remote() string { return fmt.Sprintf("P:%s:%d", k.block, k.off) }
+
+// fetch looks for posting lists in memory, or in a cache outside of this process if there is one.
+func (c *cache) fetch(ctx context.Context, remote kept.Cache, keys []cacheKey, tenant string) []fetched {
+	all := make([]fetched, len(keys))
+	if remote == nil {
+		for i, k := range keys {
+			all[i].data = c.get(k, tenant)
+		}
+		return all
+	}
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.remote()
+	}
+	start := time.Now()
+	c.metrics.requests.WithLabelValues(cachedPostings, tenant).Add(float64(len(keys)))
+	hits := 0
+	for i, v := range remote.Fetch(ctx, names) {
+		if v != nil {
+			all[i] = fetched{v, true}
+			hits++
+		}
+	}
+	c.metrics.hits.WithLabelValues(cachedPostings, tenant).Add(float64(hits))
+	c.metrics.fetchDuration.WithLabelValues(cachedPostings, tenant).Observe(time.Since(start).Seconds())
+	return all
+}
+
+// keep puts a posting list into memory, or into the cache outside. The bytes belong to the cache from then on.
+func (c *cache) keep(remote kept.Cache, k cacheKey, data []byte, tenant string) {
+	if remote == nil {
+		c.put(k, data)
+		return
+	}
+	c.metrics.storedBytes.WithLabelValues(cachedPostings, tenant).Observe(float64(len(data)))
+	remote.Store(kept.Entry{Key: k.remote(), Value: data})
 }
 
 // get returns a posting list, nil if it is not there.

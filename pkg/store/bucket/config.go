@@ -11,6 +11,7 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/block/indexheader"
+	kept "github.com/koios-metrics/koios/pkg/cache"
 )
 
 // Config configures a Store over a bucket. DataDir must be set; the zero value of every other field stands for its
@@ -52,6 +53,8 @@ type Config struct {
 	// IndexCacheBytesMax bounds the memory for posting lists that are kept from one request to the next, on top of
 	// MemoryBytesMax; 0 keeps none.
 	IndexCacheBytesMax int64
+	// IndexCache keeps posting lists outside of this process; nil is none. It is the caller's to close, after the Store.
+	IndexCache kept.Cache
 	// SeriesConcurrency is the number of Series requests answered at a time, the rest waits; 0 is no bound.
 	SeriesConcurrency int
 	// SeriesLimit, ChunksLimit and BytesLimit refuse a request that touches more series, more chunks, or downloads

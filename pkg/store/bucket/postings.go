@@ -202,13 +202,20 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	total := int64(0)
 	var missing []piece
 	var places []int // of missing among pieces
+	keys := make([]cacheKey, len(pieces))
+	for i, p := range pieces {
+		keys[i] = cacheKey{b.meta.ULID, p.off}
+	}
+	cached := b.cache.fetch(ctx, b.cfg.IndexCache, keys, acc.tenant)
 	for i, p := range pieces {
 		d.starts[i] = p.off
 		total += p.length
-		if d.bytes[i] = b.cache.get(cacheKey{b.meta.ULID, p.off}, acc.tenant); d.bytes[i] == nil {
-			missing = append(missing, p)
-			places = append(places, i)
+		if cached[i].data != nil && (!cached[i].remote || b.admitCached(cached[i].data, p.length, scratch)) {
+			d.bytes[i] = cached[i].data
+			continue
 		}
+		missing = append(missing, p)
+		places = append(places, i)
 	}
 	acc.touch(postingsData, len(pieces), len(missing), total)
 	if len(missing) == 0 {
@@ -226,13 +233,23 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	}
 	for i, p := range missing {
 		// Only what is well is kept, so that damage is looked at again.
-		if buf := d.bytes[places[i]]; b.cache.wants(len(buf)) {
+		if buf := d.bytes[places[i]]; b.cfg.IndexCache != nil || b.cache.wants(len(buf)) {
 			if _, err := decodePostings(buf); err == nil {
-				b.cache.put(cacheKey{b.meta.ULID, p.off}, slices.Clone(buf))
+				b.cache.keep(b.cfg.IndexCache, cacheKey{b.meta.ULID, p.off}, slices.Clone(buf), acc.tenant)
 			}
 		}
 	}
 	return d, nil
+}
+
+// admitCached tells whether a list from a cache in another process is what the index has, as far as that can be seen,
+// and whether there is memory for it.
+func (b *loaded) admitCached(data []byte, length int64, scratch *hold) bool {
+	if int64(len(data)) != length || scratch.reserve(length) != nil {
+		return false
+	}
+	_, err := decodePostings(data)
+	return err == nil
 }
 
 // decodePostings reads a posting list: its length, the number of series, a reference for each, and a checksum.
