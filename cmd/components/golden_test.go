@@ -92,7 +92,6 @@ var absent = map[string]string{
 	"thanos_cache_inmemory_*":               "it appears with --store.caching-bucket.config",
 	"thanos_cache_memcached_*":              "it appears with --store.caching-bucket.config",
 	"thanos_cache_redis_*":                  "it appears with --store.caching-bucket.config",
-	"thanos_matchers_cache_*":               "there is no cache of matchers yet",
 }
 
 func absence(metric string) (reason string, ok bool) {

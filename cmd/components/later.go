@@ -27,7 +27,6 @@ var later = map[string]map[string]string{
 	"store": {
 		"objstore-parquet.config":      "blocks in Parquet are not read",
 		"objstore-parquet.config-file": "blocks in Parquet are not read",
-		"matcher-cache-size":           "matchers are compiled for each request",
 		"web.prefix-header":            "there is no page yet",
 		"web.disable":                  "there is no page yet",
 	},

@@ -14,6 +14,7 @@ import (
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/store/bucket"
 	"github.com/koios-metrics/koios/pkg/store/server"
+	"github.com/koios-metrics/koios/pkg/store/wire"
 	"github.com/koios-metrics/koios/proto/infopb"
 	"github.com/koios-metrics/koios/proto/storepb"
 )
@@ -172,8 +173,10 @@ func (c *storeFlags) run(p *process) error {
 	if err := c.addAPI(p, hs, blocks); err != nil {
 		return err
 	}
+	limits := c.limits.config()
+	limits.Matchers = wire.NewMatcherCache(c.matcherCache, p.reg)
 	return p.addGRPC(c.grpc, &c.requestLog, func(s *grpc.Server) {
-		storepb.RegisterStoreServer(s, server.New(st, c.limits.config(), p.logger, p.reg))
+		storepb.RegisterStoreServer(s, server.New(st, limits, p.logger, p.reg))
 		infopb.RegisterInfoServer(s, server.NewInfo(func() (*infopb.InfoResponse, error) {
 			if !p.probe.IsReady() {
 				return nil, server.ErrNotReady

@@ -25,6 +25,8 @@ type Config struct {
 	SeriesLimit uint64
 	// SamplesLimit is the largest number of samples, each chunk counted as 120 of them.
 	SamplesLimit uint64
+	// Matchers keeps compiled matchers from one request to the next; nil keeps none.
+	Matchers *wire.MatcherCache
 }
 
 // samplesPerChunk is how many samples a chunk counts for: as many as Prometheus cuts chunks at.
@@ -50,13 +52,15 @@ func New(st store.Store, config Config, logger log.Logger, reg prometheus.Regist
 	return &Server{store: st, config: config, logger: logger, metrics: newMetrics(reg)}
 }
 
+func (s *Server) decoder() wire.Decoder { return wire.Decoder{Compiled: s.config.Matchers} }
+
 // Series implements storepb.StoreServer. An error after some frames means that those frames are right,
 // and that there is more.
 func (s *Server) Series(m *storepb.SeriesRequest, stream storepb.Store_SeriesServer) error {
 	s.metrics.pending.Inc()
 	defer s.metrics.pending.Dec()
 
-	req, err := wire.DecodeSeriesRequest(m)
+	req, err := s.decoder().SeriesRequest(m)
 	if err != nil {
 		return wire.Status(err)
 	}
@@ -146,7 +150,7 @@ func refuseGap(warning error, abort bool) error {
 
 // LabelNames implements storepb.StoreServer.
 func (s *Server) LabelNames(ctx context.Context, m *storepb.LabelNamesRequest) (*storepb.LabelNamesResponse, error) {
-	req, err := wire.DecodeLabelNamesRequest(m)
+	req, err := s.decoder().LabelNamesRequest(m)
 	if err != nil {
 		return nil, wire.Status(err)
 	}
@@ -159,7 +163,7 @@ func (s *Server) LabelNames(ctx context.Context, m *storepb.LabelNamesRequest) (
 
 // LabelValues implements storepb.StoreServer.
 func (s *Server) LabelValues(ctx context.Context, m *storepb.LabelValuesRequest) (*storepb.LabelValuesResponse, error) {
-	req, err := wire.DecodeLabelValuesRequest(m)
+	req, err := s.decoder().LabelValuesRequest(m)
 	if err != nil {
 		return nil, wire.Status(err)
 	}

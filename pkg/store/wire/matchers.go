@@ -27,6 +27,16 @@ func EncodeMatchers(ms []*labels.Matcher) []*storepb.LabelMatcher {
 
 // DecodeMatchers turns messages into matchers. Its errors are of KindBadRequest.
 func DecodeMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+	return Decoder{}.matchers(ms)
+}
+
+// Decoder turns messages into requests. The zero Decoder compiles each matcher anew.
+type Decoder struct {
+	// Compiled keeps matchers from one request to the next; nil keeps none.
+	Compiled *MatcherCache
+}
+
+func (d Decoder) matchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 	if len(ms) == 0 {
 		return nil, nil
 	}
@@ -39,7 +49,7 @@ func DecodeMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 		if m.GetName() == "" {
 			return nil, store.Errorf(store.KindBadRequest, "matcher with value %q names no label", m.GetValue())
 		}
-		lm, err := labels.NewMatcher(labels.MatchType(t), m.GetName(), m.GetValue())
+		lm, err := d.Compiled.compile(labels.MatchType(t), m.GetName(), m.GetValue())
 		if err != nil {
 			return nil, store.Errorf(store.KindBadRequest, "matcher %s%s%q: %w", m.GetName(), labels.MatchType(t), m.GetValue(), err)
 		}

@@ -44,6 +44,11 @@ func EncodeSeriesRequest(r *store.SeriesRequest) (*storepb.SeriesRequest, error)
 
 // DecodeSeriesRequest turns a message into a request. Its errors are of KindBadRequest.
 func DecodeSeriesRequest(m *storepb.SeriesRequest) (*store.SeriesRequest, error) {
+	return Decoder{}.SeriesRequest(m)
+}
+
+// SeriesRequest is DecodeSeriesRequest.
+func (d Decoder) SeriesRequest(m *storepb.SeriesRequest) (*store.SeriesRequest, error) {
 	r := &store.SeriesRequest{
 		MinTime:              m.GetMinTime(),
 		MaxTime:              m.GetMaxTime(),
@@ -59,7 +64,7 @@ func DecodeSeriesRequest(m *storepb.SeriesRequest) (*store.SeriesRequest, error)
 		return nil, err
 	}
 	var err error
-	if r.Matchers, err = DecodeMatchers(m.GetMatchers()); err != nil {
+	if r.Matchers, err = d.matchers(m.GetMatchers()); err != nil {
 		return nil, err
 	}
 	if r.BlockMatchers, err = decodeHints(m.GetHints(), &hintspb.SeriesRequestHints{}); err != nil {
@@ -102,6 +107,11 @@ func EncodeLabelNamesRequest(r *store.LabelNamesRequest) (*storepb.LabelNamesReq
 
 // DecodeLabelNamesRequest turns a message into a request. Its errors are of KindBadRequest.
 func DecodeLabelNamesRequest(m *storepb.LabelNamesRequest) (*store.LabelNamesRequest, error) {
+	return Decoder{}.LabelNamesRequest(m)
+}
+
+// LabelNamesRequest is DecodeLabelNamesRequest.
+func (d Decoder) LabelNamesRequest(m *storepb.LabelNamesRequest) (*store.LabelNamesRequest, error) {
 	r := &store.LabelNamesRequest{
 		MinTime:              m.GetStart(),
 		MaxTime:              m.GetEnd(),
@@ -113,7 +123,7 @@ func DecodeLabelNamesRequest(m *storepb.LabelNamesRequest) (*store.LabelNamesReq
 		return nil, err
 	}
 	var err error
-	if r.Matchers, err = DecodeMatchers(m.GetMatchers()); err != nil {
+	if r.Matchers, err = d.matchers(m.GetMatchers()); err != nil {
 		return nil, err
 	}
 	if r.BlockMatchers, err = decodeHints(m.GetHints(), &hintspb.LabelNamesRequestHints{}); err != nil {
@@ -145,6 +155,11 @@ func EncodeLabelValuesRequest(r *store.LabelValuesRequest) (*storepb.LabelValues
 
 // DecodeLabelValuesRequest turns a message into a request. Its errors are of KindBadRequest.
 func DecodeLabelValuesRequest(m *storepb.LabelValuesRequest) (*store.LabelValuesRequest, error) {
+	return Decoder{}.LabelValuesRequest(m)
+}
+
+// LabelValuesRequest is DecodeLabelValuesRequest.
+func (d Decoder) LabelValuesRequest(m *storepb.LabelValuesRequest) (*store.LabelValuesRequest, error) {
 	r := &store.LabelValuesRequest{
 		Label:                m.GetLabel(),
 		MinTime:              m.GetStart(),
@@ -160,7 +175,7 @@ func DecodeLabelValuesRequest(m *storepb.LabelValuesRequest) (*store.LabelValues
 		return nil, err
 	}
 	var err error
-	if r.Matchers, err = DecodeMatchers(m.GetMatchers()); err != nil {
+	if r.Matchers, err = d.matchers(m.GetMatchers()); err != nil {
 		return nil, err
 	}
 	if r.BlockMatchers, err = decodeHints(m.GetHints(), &hintspb.LabelValuesRequestHints{}); err != nil {
