@@ -46,7 +46,8 @@ func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *load
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
-	r.batchMax, r.windowBytes = s.cfg.SeriesBatchSize, windowBytes(blocks)
+	r.windowBytes = windowBytes(blocks, s.cfg.MemoryBytesMax)
+	r.batchMax = min(s.cfg.SeriesBatchSize, max(1, int(r.windowBytes/batchSeriesBytes)))
 	r.symbols.header = b.header.Symbols()
 	r.entries = &arena{budget: acc.memory}
 	for i := range c.windows {

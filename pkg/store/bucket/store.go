@@ -213,6 +213,11 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 	tenant := tenantOf(ctx)
 	s.metrics.blocksQueried.WithLabelValues(tenant).Observe(float64(len(ts)))
 	a := &answer{store: s, account: s.newAccount(tenant), tenant: tenant}
+	if err := a.account.memory.admit(ctx, s.cfg.beforehand(len(ts))); err != nil {
+		release(ts)
+		s.gate.Done()
+		return nil, err
+	}
 	a.coarser = coarserThan(ts, req.MaxResolution)
 	a.Cursor = store.Limit(store.Merge(s.open(ctx, req, ts, a.account, tenant)), req.Limit)
 	a.opened = time.Now()
@@ -340,6 +345,7 @@ func (a *answer) Close() error {
 	}
 	a.closed = true
 	err := a.Cursor.Close()
+	a.account.memory.leave()
 	m := a.store.metrics
 	m.merge.WithLabelValues(a.tenant).Observe(time.Since(a.opened).Seconds())
 	m.resultSeries.WithLabelValues(a.tenant).Observe(float64(a.series))

@@ -314,10 +314,12 @@ func TestMetrics(t *testing.T) {
 		thanos_bucket_store_series_get_all_duration_seconds thanos_bucket_store_series_merge_duration_seconds
 		thanos_bucket_store_series_refetches_total thanos_bucket_store_series_result_series
 		thanos_consistency_delay_seconds
+		thanos_store_index_cache_fetch_duration_seconds
 		thanos_store_index_cache_hits_total thanos_store_index_cache_items thanos_store_index_cache_items_added_total
 		thanos_store_index_cache_items_evicted_total thanos_store_index_cache_items_overflowed_total
 		thanos_store_index_cache_items_size_bytes thanos_store_index_cache_max_item_size_bytes
 		thanos_store_index_cache_max_size_bytes thanos_store_index_cache_requests_total
+		thanos_store_index_cache_stored_data_size_bytes
 		thanos_store_index_cache_total_size_bytes`)
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)

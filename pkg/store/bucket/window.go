@@ -24,9 +24,20 @@ const (
 	chunkDistanceMax = 1 << 20
 )
 
-// windowBytes returns the size of the windows of a request over so many blocks.
-func windowBytes(blocks int) int64 {
-	return min(max(windowBytesAll/int64(max(blocks, 1)), windowBytesMin), windowBytesMax)
+// Of the memory of all requests, the windows of one take no more than one in so many bytes.
+const windowPart = 32
+
+// A series of a batch takes so much with its labels and what is noted of its chunks.
+const batchSeriesBytes = 400
+
+// windowBytes returns the size of the windows of a request over so many blocks, where all requests have memoryMax bytes;
+// 0 is no bound.
+func windowBytes(blocks int, memoryMax int64) int64 {
+	all := int64(windowBytesAll)
+	if memoryMax > 0 {
+		all = min(all, memoryMax/windowPart)
+	}
+	return min(max(all/int64(max(blocks, 1)), windowBytesMin), windowBytesMax)
 }
 
 // window is some series of a batch whose chunks have been read.

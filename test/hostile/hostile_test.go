@@ -1,0 +1,213 @@
+package hostile
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/koios-metrics/koios/pkg/store"
+	"github.com/koios-metrics/koios/pkg/store/remote"
+	"github.com/koios-metrics/koios/test/bulk"
+	"github.com/koios-metrics/koios/test/fleet"
+)
+
+func TestMain(m *testing.M) { os.Exit(fleet.Main(m)) }
+
+const (
+	from     = int64(1_700_006_400_000)
+	interval = int64(15_000)
+	samples  = 480 // two hours
+	shapes   = 50
+	atOnce   = 20
+	// A refusal that takes longer is no refusal.
+	refusalMax = 2 * time.Second
+)
+
+// setting reads a number from the environment.
+func setting(t *testing.T, name string, fallback int) int {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return fallback
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// Shows that a store with a memory budget, asked 20 things at a time of 50 shapes that match everything or nearly so,
+// over series that do not fit, stays alive, within the budget and a tenth, and goes on answering: each request gets all of
+// its answer, or a refusal that says what it wanted and what it may have. `make hostile` asks 500 times over
+// two million series.
+func TestHostileRequests(t *testing.T) {
+	series, requests, budgetMiB := setting(t, "KOIOS_HOSTILE_SERIES", 80_000), setting(t, "KOIOS_HOSTILE_REQUESTS", 60), setting(t, "KOIOS_HOSTILE_MIB", 256)
+	bucket := os.Getenv("KOIOS_HOSTILE_BUCKET")
+	if bucket == "" {
+		bucket = t.TempDir()
+		for b := range 4 {
+			s := bulk.Spec{
+				From: from + int64(b%2)*samples*interval, Interval: interval, Samples: samples, Series: bulk.Counters(fmt.Sprintf("m%d_total", b/2), series/4),
+				External: map[string]string{"replica": string(rune('a' + b/2))}, Seed: uint64(b),
+			}
+			if _, err := bulk.Write(t.Context(), bucket, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	o := &fleet.Component{HTTP: fleet.FreeAddr(t), GRPC: fleet.FreeAddr(t)}
+	o.URL = "http://" + o.HTTP
+	o.Process = fleet.Start(t, "store", fleet.KoiosProgram(t), "store", "--http-address="+o.HTTP, "--grpc-address="+o.GRPC, "--log.level=warn",
+		"--data-dir="+t.TempDir(), "--objstore.config-file="+fleet.BucketConfig(t, bucket), fmt.Sprintf("--store.max-memory=%dMiB", budgetMiB))
+	o.Ready(t)
+	idle := peakMiB(t, o.PID())
+
+	cc, err := grpc.NewClient(o.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cc.Close()
+	st := remote.New(cc, remote.Config{Name: "store"})
+
+	rnd := rand.New(rand.NewPCG(5, 5))
+	var all []*store.SeriesRequest
+	for range shapes {
+		all = append(all, hostile(rnd))
+	}
+	var (
+		mu                sync.Mutex
+		answered, refused int
+		late              time.Duration
+		wg                sync.WaitGroup
+		work              = make(chan *store.SeriesRequest)
+	)
+	for range atOnce {
+		wg.Go(func() {
+			for req := range work {
+				began := time.Now()
+				n, err := ask(t.Context(), st, req)
+				mu.Lock()
+				switch {
+				case err == nil:
+					answered++
+				case store.KindOf(err) == store.KindLimit && strings.Contains(err.Error(), "memory for reading blocks"):
+					refused++
+					if n == 0 { // before that the time went into an answer
+						late = max(late, time.Since(began))
+					}
+				default:
+					t.Errorf("%v: %v", req.Matchers, err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for range requests {
+		work <- all[rnd.IntN(len(all))]
+	}
+	close(work)
+	wg.Wait()
+	peak := peakMiB(t, o.PID())
+	t.Logf("%d series, %d requests: %d answered, %d refused, the slowest after %v; %d MiB idle, %d MiB at most of %d MiB", series, requests, answered, refused, late.Round(time.Millisecond), idle, peak, budgetMiB)
+	if peak > budgetMiB*11/10 {
+		t.Errorf("%d MiB resident of a budget of %d MiB", peak, budgetMiB)
+	}
+	if answered == 0 {
+		t.Error("nothing was answered")
+	}
+	// It still answers what is modest.
+	modest := &store.SeriesRequest{MinTime: from, MaxTime: from + 600_000, Matchers: []*labels.Matcher{
+		labels.MustNewMatcher(labels.MatchEqual, "__name__", "m0_total"), labels.MustNewMatcher(labels.MatchEqual, "instance", "host-000007:9090"),
+	}}
+	if n, err := ask(t.Context(), st, modest); err != nil || n != 1 {
+		t.Errorf("modest request: %d series, %v", n, err)
+	}
+	if os.Getenv("KOIOS_HOSTILE_STRICT") != "" && late > refusalMax {
+		t.Errorf("a refusal took %v", late)
+	}
+}
+
+func ask(ctx context.Context, st store.Store, req *store.SeriesRequest) (n int, err error) {
+	cur, err := st.Series(ctx, req)
+	if err != nil {
+		return 0, err
+	}
+	defer cur.Close()
+	for cur.Next() {
+		n++
+	}
+	return n, cur.Err()
+}
+
+// hostile makes a request that matches all series or a large part of them.
+func hostile(rnd *rand.Rand) *store.SeriesRequest {
+	pick := func(ss ...string) string { return ss[rnd.IntN(len(ss))] }
+	all := []func() *labels.Matcher{
+		func() *labels.Matcher {
+			return labels.MustNewMatcher(labels.MatchRegexp, "__name__", pick(".+", ".*total", "m.*", "m[01]_total"))
+		},
+		func() *labels.Matcher {
+			return labels.MustNewMatcher(labels.MatchRegexp, "instance", pick(".+", "host.*", ".*1.*", "[^z]+", "host-0.*"))
+		},
+		func() *labels.Matcher {
+			return labels.MustNewMatcher(labels.MatchNotEqual, "job", pick("", "job-001", "none"))
+		},
+		func() *labels.Matcher {
+			return labels.MustNewMatcher(labels.MatchNotRegexp, "path", pick("nothing.*", ".*-1", "x|y"))
+		},
+		func() *labels.Matcher {
+			return labels.MustNewMatcher(labels.MatchEqual, pick("method", "absent"), pick("GET", ""))
+		},
+	}
+	// One that needs no posting list of all series comes first, now and then two.
+	ms := []*labels.Matcher{all[rnd.IntN(3)]()}
+	if ms[0].Matches("") {
+		ms[0] = all[0]()
+	}
+	for range rnd.IntN(3) {
+		if m := all[rnd.IntN(len(all))](); m.Name != "method" || m.Value != "" {
+			ms = append(ms, m)
+		}
+	}
+	mint := from + rnd.Int64N(2)*samples*interval
+	req := &store.SeriesRequest{MinTime: mint, MaxTime: mint + []int64{60_000, 3_600_000, 4 * 3_600_000}[rnd.IntN(3)], Matchers: ms, BatchSize: []int{0, 64}[rnd.IntN(2)]}
+	if rnd.IntN(3) == 0 {
+		req.WithoutReplicaLabels = []string{pick("replica", "instance", "path")} // the last two need all series for sorting
+	}
+	req.SkipChunks = rnd.IntN(4) == 0
+	if rnd.IntN(5) == 0 {
+		req.Shard = &store.Shard{Total: 3, Index: rnd.Int64N(3)}
+	}
+	return req
+}
+
+// peakMiB reads the highest resident memory of a process.
+func peakMiB(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b))
+	i := slices.Index(f, "VmHWM:")
+	if i < 0 {
+		t.Fatal("no VmHWM")
+	}
+	kb, err := strconv.Atoi(f[i+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb / 1024
+}
