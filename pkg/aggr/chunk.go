@@ -41,9 +41,9 @@ func (t Type) String() string {
 var names = [Types]string{"count", "sum", "min", "max", "counter"}
 
 var (
-	// ErrAbsent: the chunk does not have this aggregate.
+	// ErrAbsent says that the chunk does not have this aggregate.
 	ErrAbsent = errors.New("aggregate is absent")
-	// ErrMalformed: the bytes are no aggregate chunk.
+	// ErrMalformed says that the bytes are no aggregate chunk.
 	ErrMalformed = errors.New("malformed aggregate chunk")
 )
 

@@ -34,8 +34,6 @@ type testBlock struct {
 	series     map[string][][]point
 }
 
-func labelsOf(name string) labels.Labels { return labels.FromStrings("__name__", name, "job", "x") }
-
 // write writes the block below parent and returns it as an input.
 func (b testBlock) write(t testing.TB, parent string, n int) Input {
 	t.Helper()

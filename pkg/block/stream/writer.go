@@ -233,7 +233,9 @@ func (w *Writer) addEntry(pairs []uint32, chunks []Chunk) error {
 		return err
 	}
 	const head = binary.MaxVarintLen32 // left free in front for the length
-	b := append(w.buf[:0], make([]byte, head)...)
+	var prefix [head]byte
+	w.buf = append(w.buf[:0], prefix[:]...)
+	b := w.buf
 	b = binary.AppendUvarint(b, uint64(len(pairs)/2))
 	for i := 0; i < len(pairs); i += 2 {
 		b = binary.AppendUvarint(b, uint64(pairs[i]))
@@ -258,7 +260,6 @@ func (w *Writer) addEntry(pairs []uint32, chunks []Chunk) error {
 	length := len(b) - head
 	b = appendChecked(b, head)
 	w.buf = b
-	var prefix [head]byte
 	n := binary.PutUvarint(prefix[:], uint64(length))
 	copy(b[head-n:], prefix[:n])
 	b = b[head-n:]
