@@ -68,6 +68,7 @@ func besideThanos(t *testing.T, thanos string, days int64) {
 		writeGolden(t, path, dir, theirs[block.Resolution5m])
 	}
 	compareBlocks(t, theirs[block.Resolution5m], filepath.Join(ours, m5.ULID.String()))
+	verify(t, thanos, ours)
 	if days < 10 {
 		return
 	}
@@ -76,6 +77,22 @@ func besideThanos(t *testing.T, thanos string, days int64) {
 		t.Fatal(err)
 	}
 	compareBlocks(t, theirs[block.Resolution1h], filepath.Join(ours, m1.ULID.String()))
+	verify(t, thanos, ours)
+}
+
+// verify has Thanos look for faults in the blocks of a bucket.
+func verify(t *testing.T, thanos, bucket string) {
+	t.Helper()
+	out, err := exec.Command(thanos, "tools", "bucket", "verify", "--issues=index_known_issues", "--issues=overlapped_blocks",
+		"--objstore.config", fmt.Sprintf("{type: FILESYSTEM, config: {directory: %q}}", bucket)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "level=warn") || strings.Contains(line, "level=error") || strings.Contains(line, "detected") {
+			t.Errorf("verify: %s", line)
+		}
+	}
 }
 
 func compareBlocks(t *testing.T, theirs, ours string) {
