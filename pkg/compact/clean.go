@@ -39,6 +39,10 @@ func (c *Compactor) Clean(ctx context.Context) error {
 			errs = append(errs, c.delete(ctx, id, "upload or deletion that never ended"))
 		}
 	}
+	c.mu.Lock()
+	l := c.leases
+	c.mu.Unlock()
+	errs = append(errs, l.sweep(ctx))
 	return errors.Join(errs...)
 }
 

@@ -49,6 +49,8 @@ type Compactor struct {
 
 	eyes                                   *eyes
 	failures                               failures
+	leases                                 *leases              // made by the first pass
+	leased                                 map[string]time.Time // until when steps are left to others; used by pass only
 	scratch                                *budget
 	downloads, work, uploads, downsampling stage
 	retryAfter                             time.Duration
@@ -85,7 +87,7 @@ func New(bkt objstore.Bucket, cfg Config, logger log.Logger, reg prometheus.Regi
 		scratch:   newBudget(cfg.ScratchBytesMax),
 		downloads: newStage(cfg.Concurrency + cfg.DownsampleConcurrency), work: newStage(cfg.Concurrency),
 		uploads: newStage(cfg.Concurrency + cfg.DownsampleConcurrency), downsampling: newStage(cfg.DownsampleConcurrency),
-		retryAfter: 2 * time.Second, running: map[string]running{}, progress: cfg.Now(),
+		retryAfter: 2 * time.Second, running: map[string]running{}, leased: map[string]time.Time{}, progress: cfg.Now(),
 	}
 	c.metrics.deleteDelay.Set(cfg.DeleteDelay.Seconds())
 	c.metrics.consistencyDelay.Set(cfg.ConsistencyDelay.Seconds())
@@ -175,6 +177,9 @@ func (c *Compactor) pass(ctx context.Context) error {
 	if err := c.eyes.look(ctx); err != nil {
 		return err
 	}
+	if c.leases == nil {
+		c.setLeases(c.newLeases(ctx))
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan outcome)
@@ -223,7 +228,7 @@ func (c *Compactor) next(under map[string]Step, busy map[ulid.ULID]bool) (steps 
 			pending = true
 			continue
 		}
-		if busy[st.Cover] || slices.ContainsFunc(st.Inputs, func(id ulid.ULID) bool { return busy[id] }) {
+		if now.Before(c.leased[stepID(st)]) || busy[st.Cover] || slices.ContainsFunc(st.Inputs, func(id ulid.ULID) bool { return busy[id] }) {
 			continue
 		}
 		pending = true
@@ -269,7 +274,14 @@ func (c *Compactor) start(ctx context.Context, st Step, under map[string]Step, b
 	c.mu.Lock()
 	c.running[key] = running{Step: st, Since: c.cfg.Now()}
 	c.mu.Unlock()
-	go func() { done <- outcome{st, c.do(ctx, st)} }()
+	go func() {
+		release, err := c.leases.take(ctx, st)
+		if err == nil {
+			err = c.do(ctx, st)
+			release()
+		}
+		done <- outcome{st, err}
+	}()
 }
 
 // stepID tells steps apart that are under way.
@@ -292,6 +304,10 @@ func (c *Compactor) finish(ctx context.Context, o outcome, under map[string]Step
 		c.failures.done(o.st)
 		c.progressed()
 		return false
+	case errors.Is(o.err, errLeased):
+		c.leased[stepID(o.st)] = c.cfg.Now().Add(min(leasedPause, c.cfg.LeaseLength/3))
+		c.progressed() // of somebody
+		return false
 	case errors.Is(o.err, errAbandoned):
 		_ = level.Info(c.logger).Log("msg", "step abandoned", "step", o.st.Kind, "group", o.st.Group, "reason", o.err)
 		return true
@@ -309,6 +325,13 @@ func (c *Compactor) finish(ctx context.Context, o outcome, under map[string]Step
 	}
 	c.showHalted()
 	return true
+}
+
+// setLeases hands the leases to the other loops.
+func (c *Compactor) setLeases(l *leases) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leases = l
 }
 
 func (c *Compactor) progressed() {

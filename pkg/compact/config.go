@@ -66,6 +66,10 @@ type Config struct {
 	// StopOnError stops all work when a group is parked, until the process is restarted.
 	StopOnError bool
 
+	// LeaseLength is the time after which a lease that was not renewed is free; it is renewed three times in this time. 0 is
+	// 3 minutes.
+	LeaseLength time.Duration
+
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -101,6 +105,9 @@ func (c *Config) validate() error {
 	}
 	if c.MemoryBytesMax <= 0 {
 		c.MemoryBytesMax = defaultMemoryBytes
+	}
+	if c.LeaseLength <= 0 {
+		c.LeaseLength = defaultLeaseLength
 	}
 	if c.WaitInterval <= 0 {
 		c.WaitInterval = 5 * time.Minute

@@ -20,7 +20,7 @@ type metrics struct {
 	downsamples, downsampleFailures                                                 *prometheus.CounterVec
 	downsampleDuration                                                              *prometheus.HistogramVec
 	todoMerges, todoMergedBlocks, todoDeletions, todoDownsamples                    prometheus.Gauge
-	deleteDelay, consistencyDelay, lastProgress, waiting                                              prometheus.Gauge
+	deleteDelay, consistencyDelay, lastProgress, waiting                            prometheus.Gauge
 }
 
 const (

@@ -143,9 +143,7 @@ func (s *simulation) missing() string {
 // retention covers: uploads come late, the compactor is down for weeks, its groups fail, its outputs are there without
 // their inputs being marked, blocks are set aside and marked. A block that is marked for deletion counts as gone at once.
 //
-// Mutants it was seen to kill: an expired block needs no successor; a successor that is set aside counts; sources
-// are looked for in one resolution only (successor of the next one, whatever its retention); what is planned away in one
-// resolution still counts for the finer one.
+// Mutant it was seen to kill: an expired block needs no successor (expire in retention.go without its check).
 func TestRetentionLeavesNoHole(t *testing.T) {
 	runs := uint64(20)
 	if text := os.Getenv("KOIOS_COMPACT_SIMULATIONS"); text != "" {

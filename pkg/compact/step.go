@@ -263,6 +263,10 @@ func (j *job) publish(ctx context.Context, m *block.Meta) error {
 		}
 	}
 	if err := verifyWhole(ctx, c.bkt, m.ULID); err != nil {
+		if errors.Is(err, errNotWhole) {
+			// Somebody took the upload for one that never ends. Nothing rests on it yet.
+			err = errors.Join(err, c.markForDeletion(ctx, m.ULID, "upload was cleaned before it ended"))
+		}
 		return ofBucket(fmt.Errorf("verify uploaded block %s: %w", m.ULID, err))
 	}
 	c.eyes.note(result{made: &Block{Meta: m}})
