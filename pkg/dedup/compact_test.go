@@ -2,6 +2,7 @@ package dedup
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -48,7 +49,7 @@ func floatsOf(from, to int64, sources ...Source[float64]) (ps []point) {
 // with markers, and that a compactor that merges block by block, reading as far beyond each as samples
 // matter, writes what a query merges: dedup(compact(x)) = dedup(x).
 //
-// Kills: a reach of a third; a near that is not the same on both sides of a hole.
+// Kills: no fill; near that is the whole reach.
 func TestCompactedAsQueried(t *testing.T) {
 	for seed := range uint64(pairs(400)) {
 		p := newPair(seed, 400)
@@ -90,6 +91,64 @@ func TestCompactedAsQueried(t *testing.T) {
 		}
 		if got := format(merged(Options{}, compacted)); got != want {
 			t.Fatalf("seed %d: compacted and merged again:\n got %s\nwant %s", seed, got, want)
+		}
+	}
+}
+
+// wild makes a replica whose rhythm changes all the time, from seconds to most of an hour, with markers.
+func wild(rnd *rand.Rand, until int64) (ps []point) {
+	each := int64(1 + rnd.IntN(600_000))
+	for t := rnd.Int64N(600_000); t < until; {
+		v := float64(t)
+		if rnd.IntN(15) == 0 {
+			v = stale
+		}
+		ps = append(ps, point{t: t, v: v})
+		switch rnd.IntN(12) {
+		case 0:
+			each = 1 + rnd.Int64N([]int64{10_000, 100_000, 1_000_000, 3_000_000}[rnd.IntN(4)])
+		case 1:
+			t += each * rnd.Int64N(12)
+		}
+		t += max(1, each+rnd.Int64N(1+each/4)-each/8)
+	}
+	return ps
+}
+
+// Shows that any range, split anywhere, answers as the whole whatever the samples are like: replicas that know
+// no rhythm, by arrays that hold no more than they were asked for and by iterators.
+//
+// Kills: near that is the whole reach; a recorder that reads but one sample behind what is wanted, and one that keeps
+// none before it; an end of a hole that counts only when it lies within what is wanted; markers that count only there.
+func TestAnyRangeOfAnything(t *testing.T) {
+	for seed := range uint64(pairs(400)) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		const until = 40_000_000
+		rs := [][]point{wild(rnd, until), wild(rnd, until), wild(rnd, until)}[:2+seed%2]
+		var sources []Source[float64]
+		for _, r := range rs {
+			sources = append(sources, newSource(r))
+		}
+		whole := floatsOf(math.MinInt64, math.MaxInt64, sources...)
+		if got, want := format(merged(Options{}, rs...)), format(whole); got != want {
+			t.Fatalf("seed %d, iterators:\n got %s\nwant %s", seed, got, want)
+		}
+		for range 20 {
+			from := rnd.Int64N(until)
+			to := from + rnd.Int64N(2_000_000)
+			want := format(between(whole, from, to))
+			var read [][]point
+			sources = sources[:0]
+			for _, r := range rs {
+				read = append(read, between(r, from-Reach(0), to+Reach(0)))
+				sources = append(sources, newSource(read[len(read)-1]))
+			}
+			if got := format(floatsOf(from, to, sources...)); got != want {
+				t.Fatalf("seed %d, from %d to %d, arrays:\n got %s\nwant %s", seed, from, to, got, want)
+			}
+			if got := format(between(merged(Options{}, read...), from, to)); got != want {
+				t.Fatalf("seed %d, from %d to %d, iterators:\n got %s\nwant %s", seed, from, to, got, want)
+			}
 		}
 	}
 }
