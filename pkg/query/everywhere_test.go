@@ -426,7 +426,7 @@ func TestAnswersWhateverTheRange(t *testing.T) {
 		}
 		last := int((w.maxt - w.mint) / step.Milliseconds())
 		for _, engine := range []string{query.EngineThanos, query.EnginePrometheus} {
-			for _, expr := range []string{"counter", "rate(counter[5m])", "sum by (instance) (rate(counter[5m]))", "sum(gauge)", "max_over_time(gauge[10m])", "rate(histogram[5m])", "count(counter)"} {
+			for _, expr := range []string{"counter", "rate(counter[20m])", "sum by (instance) (rate(counter[20m]))", "sum(gauge)", "max_over_time(gauge[10m])", "rate(histogram[20m])", "count(counter)"} {
 				whole := exec(engine, expr, 0, last)
 				if len(whole) == 0 {
 					t.Errorf("world %d: %s has no answer", seed, expr)
