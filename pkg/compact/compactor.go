@@ -113,10 +113,7 @@ func (c *Compactor) RunOnce(ctx context.Context) error {
 		return err
 	}
 	cleanErr := c.Clean(ctx)
-	var failed []Failure
-	for _, f := range c.failures.list() {
-		failed = append(failed, f)
-	}
+	failed := c.failures.list()
 	for _, g := range c.stuck() {
 		failed = append(failed, Failure{Key: g.Key, Cause: g.Stuck, Parked: true})
 	}

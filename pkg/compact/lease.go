@@ -94,7 +94,7 @@ func (l *leases) take(ctx context.Context, st Step) (release func(), err error) 
 	case errors.Is(err, objstore.ErrExists), errors.Is(err, objstore.ErrChanged):
 		return nil, errLeased
 	case err != nil:
-		return free, nil
+		return free, nil //nolint:nilerr // without a lease the work is done all the same
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})

@@ -37,7 +37,7 @@ const (
 	defaultInputsMax = 64
 )
 
-// Settings are what Plan goes by. The zero value merges through all levels... of nothing: see Level.
+// Settings are what Plan goes by. The zero value keeps everything forever, and merges overlaps of one source only.
 type Settings struct {
 	// Level is the largest level that blocks are merged to: 4 is 14 days, 3 is 2 days, 2 is 8 hours, 1 is 2 hours,
 	// 0 merges overlaps only.

@@ -91,7 +91,7 @@ func (p *planner) wanted(b *Block, target int64, stays map[int64]sourceSet) bool
 // due tells whether a block is to be downsampled now: it is long enough, or its data old enough and no block will come
 // that it could be merged with.
 func (p *planner) due(b *Block, newest int64) bool {
-	after, window := int64(downsampleAfter5m), ranges[3]
+	after, window := downsampleAfter5m, ranges[3]
 	if b.Meta.Resolution() == block.Resolution5m {
 		after, window = downsampleAfter1h, ranges[4]
 	}
