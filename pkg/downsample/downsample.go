@@ -208,7 +208,10 @@ func (b *batch) downsample(from int64) error {
 			err = m.aggregates(s.Chunks, from)
 		}
 		if err != nil {
-			return fmt.Errorf("series %d: %w", s.Ref, err)
+			// Checksums are right, so what was written was wrong.
+			return &stream.CorruptError{
+				File: block.ChunksDirname, Part: "chunk", Fault: stream.FaultFormat, Detail: fmt.Sprintf("a chunk of series %d: %v", s.Ref, err),
+			}
 		}
 		b.ends = append(b.ends, len(m.out))
 	}

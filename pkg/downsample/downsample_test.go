@@ -166,7 +166,7 @@ func readSeries(t *testing.T, dir string, resolution int64) (map[string]map[int6
 // Every window of every series has the count, sum, least and greatest of its samples, and the counters of all chunks
 // together grow as the samples did: at five minutes, and at one hour made of those.
 func TestAsANaiveReader(t *testing.T) {
-	// Mutants killed: windows one millisecond longer; the trailing sample left out; a batch that ends within a window.
+	// Mutants killed: windows one millisecond longer; the total as the trailing sample of a counter.
 	for seed := range uint64(3) {
 		length := 60 * hour
 		all := everyKind(seed, length)

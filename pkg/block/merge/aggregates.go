@@ -36,7 +36,7 @@ func (w *worker) aggregates(es []entry) error {
 			}
 			made, err := w.trim(e, free)
 			if err != nil {
-				return fmt.Errorf("chunk from %d to %d: %w", e.MinTime, e.MaxTime, err)
+				return w.fault(e, err)
 			}
 			if made != nil {
 				w.insert(*made)

@@ -210,7 +210,7 @@ func inputsOf(t *testing.T, blocks []testBlock) []Input {
 
 // Every sample of every block is in the merged block once.
 func TestEverySampleOnce(t *testing.T) {
-	// Mutants killed: join without what lies before; chunks passed when they touch; the last part of a job forgotten.
+	// Mutants killed: what is joined put behind all the rest; chunks passed when they touch; the last part of a job forgotten.
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		blocks := generated(r, 1)
@@ -233,7 +233,7 @@ func TestEverySampleOnce(t *testing.T) {
 
 // Replicas are merged as package dedup merges their whole streams.
 func TestReplicasAsQueries(t *testing.T) {
-	// Mutants killed: replicas within reach taken for apart; time bounds applied before merging.
+	// Mutants killed: replicas within reach taken for apart.
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		blocks := generated(r, 3)

@@ -2,7 +2,6 @@ package merge
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/histogram"
@@ -69,11 +68,11 @@ func (w *worker) points(es []entry, take func(*entry) bool) ([]point, error) {
 		}
 		c, err := chunkenc.FromData(e.Encoding, e.Data)
 		if err != nil {
-			return nil, fmt.Errorf("chunk from %d to %d: %w", e.MinTime, e.MaxTime, err)
+			return nil, w.fault(e, err)
 		}
 		from := len(all)
 		if all, err = drain(all, c.Iterator(nil)); err != nil {
-			return nil, fmt.Errorf("chunk from %d to %d: %w", e.MinTime, e.MaxTime, err)
+			return nil, w.fault(e, err)
 		}
 		if len(e.deleted) > 0 {
 			all = append(all[:from], slices.DeleteFunc(all[from:], func(p point) bool { return !e.wanted(p.t) })...)

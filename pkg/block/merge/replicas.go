@@ -1,7 +1,6 @@
 package merge
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -55,7 +54,7 @@ func (l *lane) decode(mint, maxt int64) error {
 			continue
 		}
 		if err := l.add(l.w, e); err != nil {
-			return fmt.Errorf("chunk from %d to %d: %w", e.MinTime, e.MaxTime, err)
+			return l.w.fault(e, err)
 		}
 	}
 	n := 0

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/tombstones"
 
 	"github.com/koios-metrics/koios/pkg/aggr"
+	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/block/stream"
 	"github.com/koios-metrics/koios/pkg/dedup"
 )
@@ -186,7 +187,7 @@ func (w *worker) remake(es []entry) error {
 				continue
 			}
 			if err := w.floats.add(w, &es[i]); err != nil {
-				return fmt.Errorf("chunk from %d to %d: %w", es[i].MinTime, es[i].MaxTime, err)
+				return w.fault(&es[i], err)
 			}
 		}
 		w.emitFloats(w.floats.all)
@@ -218,4 +219,16 @@ func kindOf(es []entry) kind {
 		}
 	}
 	return k
+}
+
+// fault says which input holds a chunk that has the right checksum and can't be decoded.
+func (w *worker) fault(e *entry, err error) error {
+	blocks := w.cfg.Inputs
+	if e.neighbour {
+		blocks = w.cfg.Neighbours
+	}
+	return &InputError{blocks[e.source].Meta.ULID, &stream.CorruptError{
+		File: block.ChunksDirname, Part: "chunk", Fault: stream.FaultFormat,
+		Detail: fmt.Sprintf("the chunk from %d to %d of a series: %v", e.MinTime, e.MaxTime, err),
+	}}
 }

@@ -40,7 +40,7 @@ func readAll(files Files, cfg Config) (series int, err error) {
 // Each defect of a block is found and named with its file, part and kind; those that concern a series or a chunk can be
 // passed over.
 func TestDefects(t *testing.T) {
-	// Mutants killed: no checksum of chunks, of series, of symbols; lengths not compared with the file's.
+	// Mutants killed: no checksum of chunks, of series, of symbols.
 	const series = 50
 	f := func(name string, want CorruptError, skippable bool, harm func(dir string) error) {
 		t.Helper()
