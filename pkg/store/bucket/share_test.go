@@ -12,8 +12,8 @@ import (
 )
 
 // Shows that what requests take beforehand and what they reserve later is counted once, whatever they do in parallel,
-// that all of it comes back, and that refusals name what is held, what may be, and the heaviest matcher. (Without taking
-// back what was refused it fails.)
+// that all of it comes back, and that refusals name what is held, what may be, and the heaviest matcher. (If Release gives
+// back what was paid beforehand too, it fails.)
 func TestShare(t *testing.T) {
 	const most = 10_000
 	all := store.NewBudget("memory for reading blocks", most)
