@@ -131,7 +131,7 @@ func all(t *testing.T, it chunkenc.Iterator) (s xor.Samples) {
 // neither the order in which chunks come nor the stretches change anything.
 //
 // Kills: Around without what lies before mint; without what lies after maxt; a drop of everything before mint; join
-// that takes the last value.
+// that appends; markers that are lost.
 func TestFloatsAsIterators(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	var arrays floatIterator
@@ -145,6 +145,10 @@ func TestFloatsAsIterators(t *testing.T) {
 		if i%3 > 0 {
 			read.mint = from + r.Int64N(to-from)
 			read.maxt = read.mint + r.Int64N(to-read.mint+1)
+		}
+		if i%3 == 2 { // Between two chunks, where what is before has to be decoded for its own sake.
+			read.mint = cs[r.IntN(len(cs))].MinTime - r.Int64N(20_000)
+			read.maxt = read.mint + r.Int64N(max(1, to-read.mint))
 		}
 		se := &series{labels: labels.FromStrings("__name__", "x"), chunks: cs, reading: &read}
 		generic.reset(se)
@@ -177,6 +181,21 @@ func TestFloatsAsIterators(t *testing.T) {
 		se.chunks = store.SortChunks(mixed)
 		arrays.reset(se)
 		check("in another order", all(t, &arrays))
+	}
+}
+
+// Shows that overlapping chunks of one replica are joined by time, and that where they disagree the greater value
+// counts, whichever chunk it is in. (It kills join that takes the last value, and the first.)
+func TestChunksOfOneReplica(t *testing.T) {
+	nan := math.NaN()
+	a, b := raw(point{0, 1}, point{10, 5}, point{20, 2}, point{30, nan}), raw(point{10, 3}, point{15, 9}, point{20, 7}, point{30, 4}, point{40, 1})
+	a.Replica, b.Replica = "a", "a"
+	read := reading{maxt: 100}
+	se := &series{chunks: store.SortChunks([]store.Chunk{a, b})}
+	se.reading = &read
+	got := all(t, se.Iterator(nil))
+	if want := (xor.Samples{Times: []int64{0, 10, 15, 20, 30, 40}, Values: []float64{1, 5, 9, 7, 4, 1}}); !slices.Equal(got.Times, want.Times) || !slices.Equal(got.Values, want.Values) {
+		t.Errorf("got %v", got)
 	}
 }
 
