@@ -21,6 +21,8 @@ type MemoryConfig struct {
 	BytesMax Bytes `yaml:"max_size"`
 	// ItemBytesMax is the size past which a value is not kept, in bytes; 0 is half of BytesMax.
 	ItemBytesMax Bytes `yaml:"max_item_size"`
+	// ItemsMax bounds the number of entries; 0 is no bound.
+	ItemsMax int `yaml:"-"`
 }
 
 // DefaultMemoryConfig is what holds where a configuration says nothing.
@@ -154,7 +156,7 @@ func (m *Memory) add(it *item) {
 	if old := m.items[it.key]; old != nil {
 		m.remove(old, false)
 	}
-	for m.total+total > int64(m.cfg.BytesMax) {
+	for m.total+total > int64(m.cfg.BytesMax) || m.cfg.ItemsMax > 0 && len(m.items) >= m.cfg.ItemsMax {
 		m.remove(m.order.Back(), true)
 	}
 	m.items[it.key] = m.order.PushFront(it)

@@ -156,3 +156,18 @@ func BenchmarkMemoryFetch(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(keys)), "ns/key")
 }
+
+// Shows that a cache with a bound of entries keeps those used last, whatever room there is in bytes.
+func TestMemoryItems(t *testing.T) {
+	m, _ := newMemory(t, MemoryConfig{BytesMax: 1 << 20, ItemsMax: 3})
+	for i := range 10 {
+		m.Store(Entry{Key: fmt.Sprint(i), Value: []byte{1}})
+		m.Store(Entry{Key: fmt.Sprint(i), Value: []byte{2}})
+	}
+	got := m.Fetch(t.Context(), []string{"5", "6", "7", "8", "9"})
+	for i, v := range got {
+		if want := i >= 2; (v != nil) != want {
+			t.Errorf("entry %d is there: %v, want %v", i+5, v != nil, want)
+		}
+	}
+}
