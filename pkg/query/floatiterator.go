@@ -32,7 +32,7 @@ func (m *merged) reset(s *series) {
 		m.sources[i].reset(s.reading, s.chunks, m.replicas.all[i].chunks)
 		m.inputs = append(m.inputs, &m.sources[i])
 	}
-	m.Merger.Reset(m.inputs, max(s.reading.reach, dedup.Reach(0)))
+	m.Reset(m.inputs, max(s.reading.reach, dedup.Reach(0)))
 }
 
 // size is the memory in bytes of the arrays that samples are decoded into.
@@ -41,7 +41,7 @@ func (m *merged) size() (n int64) {
 		f := &m.sources[i]
 		n += int64(cap(f.held.Times)+cap(f.count.Times)+cap(f.other.Times)) * sampleBytes
 	}
-	return n + int64(m.Merger.Held())*sampleBytes
+	return n + int64(m.Held())*sampleBytes
 }
 
 // sampleBytes is what a time and a value take.
