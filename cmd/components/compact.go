@@ -134,7 +134,7 @@ func (c *compactFlags) bind(fs *flags) {
 //	                                   ▲
 //	              passes, cleaning, counting (loops)
 func (c *compactFlags) run(p *process) error {
-	bkt, err := p.bucket(&c.objstore)
+	bkt, err := p.resilientBucket(&c.objstore)
 	if err != nil {
 		return err
 	}

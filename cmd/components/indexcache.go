@@ -72,7 +72,7 @@ func memoryCacheBytes(config yaml.MapSlice) (uint64, error) {
 
 // remoteIndexCache opens the index cache in another process, nil if none is configured, or if posting lists are not
 // among what is to be kept there.
-func remoteIndexCache(text []byte, p *process) (cache.Cache, error) {
+func remoteIndexCache(text []byte, p *process, origin func() time.Duration) (cache.Cache, error) {
 	var top struct {
 		Type         string        `yaml:"type"`
 		Config       any           `yaml:"config"`
@@ -96,7 +96,7 @@ func remoteIndexCache(text []byte, p *process) (cache.Cache, error) {
 	if len(top.EnabledItems) > 0 && !slices.Contains(top.EnabledItems, "Postings") {
 		return nil, nil
 	}
-	c, err := cache.New(context.Background(), "index-cache", backend, cache.Options{Logger: p.logger, Reg: p.reg})
+	c, err := cache.New(context.Background(), "index-cache", backend, cache.Options{Logger: p.logger, Reg: p.reg, Origin: origin})
 	if err != nil {
 		return nil, fmt.Errorf("index cache: %w", err)
 	}
@@ -106,7 +106,7 @@ func remoteIndexCache(text []byte, p *process) (cache.Cache, error) {
 
 // cached puts the configured cache before a bucket. Keys in shared servers carry the bucket's configuration, so
 // that two buckets with objects of the same name may share one.
-func (c *storeFlags) cached(p *process, bkt objstore.Bucket) (objstore.Bucket, error) {
+func (c *storeFlags) cached(p *process, bkt objstore.Bucket, origin func() time.Duration) (objstore.Bucket, error) {
 	text, err := c.cachingBucket.read()
 	if err != nil || len(strings.TrimSpace(string(text))) == 0 {
 		return bkt, err
@@ -121,7 +121,7 @@ func (c *storeFlags) cached(p *process, bkt objstore.Bucket) (objstore.Bucket, e
 		return nil, err
 	}
 	kept, err := cache.New(context.Background(), "caching-bucket", backend, cache.Options{
-		Logger: p.logger, Reg: p.reg, Prefix: strconv.FormatUint(xxhash.Sum64(where), 36) + ":",
+		Logger: p.logger, Reg: p.reg, Origin: origin, Prefix: strconv.FormatUint(xxhash.Sum64(where), 36) + ":",
 	})
 	if err != nil {
 		return nil, fmt.Errorf("flag --%s: %w", c.cachingBucket.name, err)

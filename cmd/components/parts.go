@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/koios-metrics/koios/pkg/objstore"
+	"github.com/koios-metrics/koios/pkg/objstore/resilient"
 	"github.com/koios-metrics/koios/pkg/query/api"
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/store/wire"
@@ -24,8 +25,31 @@ func (p *process) status() api.Status {
 // userAgent is how this program presents itself over HTTP.
 func userAgent() string { return "Koios/" + version.Version }
 
-// bucket opens the bucket of a pair of flags, nil if none is given. It is closed with the process.
+// bucket opens the bucket of a configuration, nil if there is none.
 func (p *process) bucket(c *content) (thanosobjstore.InstrumentedBucket, error) {
+	bkt, err := p.openBucket(c)
+	if bkt != nil {
+		p.close(bkt.Close)
+	}
+	return bkt, err
+}
+
+// resilientBucket opens the bucket of a component that mostly reads it: what fails is tried again, what is late is asked
+// a second time.
+func (p *process) resilientBucket(c *content) (*resilient.Bucket, error) {
+	bkt, err := p.openBucket(c)
+	if err != nil {
+		return nil, err
+	}
+	if bkt == nil {
+		return nil, fmt.Errorf("flag --%s: it is empty", c.name)
+	}
+	r := resilient.New(bkt, p.reg)
+	p.close(r.Close)
+	return r, nil
+}
+
+func (p *process) openBucket(c *content) (thanosobjstore.InstrumentedBucket, error) {
 	text, err := c.read()
 	if err != nil || len(text) == 0 {
 		return nil, err
@@ -34,7 +58,6 @@ func (p *process) bucket(c *content) (thanosobjstore.InstrumentedBucket, error) 
 	if err != nil {
 		return nil, fmt.Errorf("flag --%s: %w", c.name, err)
 	}
-	p.close(bkt.Close)
 	return bkt, nil
 }
 

@@ -138,16 +138,16 @@ func (c *storeFlags) bind(fs *flags) {
 //	HTTP ─▶ blocks API ───┘  ▲
 //	               sync (loop)
 func (c *storeFlags) run(p *process) error {
-	bkt, err := p.bucket(&c.objstore)
+	bkt, err := p.resilientBucket(&c.objstore)
 	if err != nil {
 		return err
 	}
-	cfg, err := c.config(p)
+	cfg, err := c.config(p, bkt.Usually)
 	if err != nil {
 		return err
 	}
 	limitMemory(int64(c.memoryBytes))
-	cached, err := c.cached(p, bkt)
+	cached, err := c.cached(p, bkt, bkt.Usually)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,8 @@ func (c *storeFlags) run(p *process) error {
 	})
 }
 
-func (c *storeFlags) config(p *process) (bucket.Config, error) {
+// config makes the Store's configuration; origin is what the bucket usually takes.
+func (c *storeFlags) config(p *process, origin func() time.Duration) (bucket.Config, error) {
 	selector, err := c.selector.read()
 	if err != nil {
 		return bucket.Config{}, err
@@ -203,7 +204,7 @@ func (c *storeFlags) config(p *process) (bucket.Config, error) {
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
-	remote, err := remoteIndexCache(text, p)
+	remote, err := remoteIndexCache(text, p, origin)
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
