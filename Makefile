@@ -68,6 +68,14 @@ compare: ## Measure queries over the same bucket beside a real Thanos: make comp
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare THANOS=/path/of/thanos" >&2; exit 1; }
 	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -timeout=30m -v ./test/sidebyside
 
+# A smaller run: SERIES=700 HOURS=4.
+SERIES ?= 6944
+HOURS  ?= 24
+.PHONY: bench-compare
+bench-compare: ## Measure the store gateway beside another program over one bucket of 160M samples: make bench-compare PEER=/path/of/thanos
+	@test -x "$(PEER)" || { echo "name a program: make bench-compare PEER=/path/of/thanos" >&2; exit 1; }
+	KOIOS_PEER=$(PEER) KOIOS_COMPARE_SERIES=$(SERIES) KOIOS_COMPARE_HOURS=$(HOURS) $(GO) test -count=1 -tags=compat -timeout=60m -v ./test/storecompare
+
 # MILLIONS=165 is a day of a large server; the targets are about that.
 MILLIONS ?= 20
 .PHONY: compare-compact
