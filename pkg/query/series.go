@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
 	"github.com/koios-metrics/koios/pkg/dedup"
@@ -81,7 +80,7 @@ func (it *iterator) reset(s *series) {
 		if asTotals || len(parts) == 1 {
 			it.inputs = append(it.inputs, parts...)
 		} else {
-			it.inputs = append(it.inputs, storage.ChainSampleIteratorFromIterators(nil, parts))
+			it.inputs = append(it.inputs, newUnion(parts))
 		}
 	}
 	if asTotals {
