@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -31,6 +32,18 @@ type Config struct {
 	Metadata MetadataConfig
 	// InstantAttempts is how often an instant query is asked at most; 0 and 1 are once.
 	InstantAttempts int
+	// Shards is into how many shards of their series range and instant queries are cut, where that is known to be right;
+	// 0 and 1 cut nothing.
+	Shards int
+	// Queue bounds what is asked of the queriers at a time.
+	Queue QueueConfig
+
+	// ForceStats asks queriers for the statistics of each query, for the log and for the header Server-Timing.
+	ForceStats bool
+	// SlowQuery is the time past which a request is logged; 0 logs none, and what is negative all. The user in the log is
+	// that of SlowQueryUserHeader, if set, else of basic authentication.
+	SlowQuery           time.Duration
+	SlowQueryUserHeader string
 
 	// AnswerBytesMax bounds an answer of a querier, in bytes; 0 is 1 GiB.
 	AnswerBytesMax int64
@@ -49,6 +62,9 @@ type RangeConfig struct {
 	Attempts int
 	// PartialResponse is for requests that don't say.
 	PartialResponse bool
+	// Downsampled asks for what is missing at the beginning of an answer at coarser resolutions, where a request leaves
+	// the resolution open.
+	Downsampled bool
 	// Cache keeps answers; nil keeps none. What is newer than Freshness is not kept, and nothing for longer than TTL (0: as
 	// long as there is room). Compress makes entries smaller.
 	Cache     cache.Cache
@@ -77,6 +93,18 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Range.Cache != nil && c.Range.Split.Interval <= 0 && (c.Range.Split.Min <= 0 || c.Range.Split.Max <= 0 || c.Range.Split.Shards <= 0) {
 		return errors.New("a results cache needs queries to be split: set a split interval")
+	}
+	if c.Metadata.Cache != nil && c.Metadata.SplitMs <= 0 {
+		return errors.New("a cache of labels needs requests to be split: set a split interval for labels")
+	}
+	if s := c.Range.Split; s.Interval < 0 || s.Min < 0 || s.Max < 0 || s.Shards < 0 {
+		return errors.New("a split interval is negative")
+	}
+	if c.Shards < 0 || c.Shards > shardsMax {
+		return fmt.Errorf("%d shards: from 0 to %d are possible", c.Shards, shardsMax)
+	}
+	if err := c.Queue.Validate(); err != nil {
+		return fmt.Errorf("queue: %w", err)
 	}
 	return c.Tenancy.Validate()
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/koios-metrics/koios/pkg/frontend/matrix"
 	"github.com/koios-metrics/koios/pkg/tenancy"
@@ -17,6 +18,9 @@ import (
 
 // orgHeader carries the organisation that asks.
 const orgHeader = "X-Scope-OrgID"
+
+// requestIDHeader carries the name of a request.
+const requestIDHeader = "X-Request-ID"
 
 // statusError is an answer of the querier that is no success. It goes to the client as it is.
 type statusError struct {
@@ -36,17 +40,28 @@ type downstream struct {
 	client *http.Client
 	// bytesMax bounds an answer; a longer one is an error.
 	bytesMax int64
+	queue    *queue
+	// forceStats asks for the statistics of range queries also where the client does not.
+	forceStats bool
 }
 
 // do implements rangeHandler.
 func (d *downstream) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error) {
-	body, header, err := d.post(ctx, &q.call, q.values())
+	form := q.values()
+	forced := d.forceStats && !form.Has("stats")
+	if forced {
+		form.Set("stats", "all")
+	}
+	body, header, err := d.post(ctx, &q.call, form)
 	if err != nil {
 		return nil, err
 	}
 	a, err := matrix.Decode(body)
 	if err != nil {
 		return nil, fmt.Errorf("read the querier's answer: %w", err)
+	}
+	if q.stats.add(a.Stats); forced {
+		a.Stats = nil
 	}
 	return &rangeAnswer{Answer: a, noStore: noStore(header) || missesData(a.Warnings) || missesData(a.Infos), header: header}, nil
 }
@@ -88,7 +103,7 @@ func (d *downstream) post(ctx context.Context, c *call, form url.Values) ([]byte
 	}
 	c.head(req.Header)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return d.send(req)
+	return d.send(req, c)
 }
 
 // head sets the headers that go down with each request.
@@ -100,9 +115,20 @@ func (c *call) head(h http.Header) {
 	if c.org != "" {
 		h.Set(orgHeader, c.org)
 	}
+	if c.requestID != "" {
+		h.Set(requestIDHeader, c.requestID)
+	}
 }
 
-func (d *downstream) send(req *http.Request) ([]byte, http.Header, error) {
+// send asks the querier, once there is room.
+func (d *downstream) send(req *http.Request, c *call) ([]byte, http.Header, error) {
+	leave, err := d.queue.enter(req.Context(), c.tenant)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	begin := time.Now()
+	defer func() { c.stats.asked(time.Since(begin)) }()
 	resp, err := d.client.Do(req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask the querier: %w", err)

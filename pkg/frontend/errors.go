@@ -30,6 +30,7 @@ func (f *Frontend) writeError(w http.ResponseWriter, err error) {
 		failure *matrix.Failure
 		bad     *badRequestError
 		tooLong *http.MaxBytesError
+		over    *overloadError
 	)
 	w.Header().Set("Cache-Control", "no-store")
 	if errors.As(err, &status) {
@@ -50,6 +51,12 @@ func (f *Frontend) writeError(w http.ResponseWriter, err error) {
 		code, kind = http.StatusBadRequest, "bad_data"
 	case errors.As(err, &tooLong):
 		code, kind = http.StatusRequestEntityTooLarge, "bad_data"
+	case errors.As(err, &over):
+		code, kind = http.StatusTooManyRequests, "unavailable"
+		if over.everybody {
+			code = http.StatusServiceUnavailable
+		}
+		w.Header().Set("Retry-After", "1")
 	case errors.Is(err, context.Canceled):
 		code, kind = statusCanceled, "canceled"
 	case errors.Is(err, context.DeadlineExceeded):

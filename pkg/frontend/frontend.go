@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -23,6 +25,7 @@ type Frontend struct {
 	metrics *metrics
 	down    *downstream
 	ranges  rangeHandler
+	kept    *metadataCache
 	proxy   *httputil.ReverseProxy
 }
 
@@ -32,7 +35,12 @@ func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Frontend, e
 		return nil, err
 	}
 	f := &Frontend{cfg: cfg, logger: logger, metrics: newMetrics(reg)}
-	f.down = &downstream{url: cfg.Downstream, client: &http.Client{Transport: cfg.Transport}, bytesMax: cfg.AnswerBytesMax}
+	f.down = &downstream{
+		url: cfg.Downstream, client: &http.Client{Transport: cfg.Transport}, bytesMax: cfg.AnswerBytesMax,
+		queue: newQueue(cfg.Queue, f.metrics), forceStats: cfg.ForceStats,
+	}
+	m := cfg.Metadata
+	f.kept = &metadataCache{cache: m.Cache, freshness: m.Freshness, ttl: m.TTL, compress: m.Compress, now: cfg.Now, logger: logger, metrics: f.metrics}
 	f.ranges = f.rangeChain()
 	f.proxy = &httputil.ReverseProxy{
 		Rewrite:       f.rewrite,
@@ -53,7 +61,13 @@ func (f *Frontend) rangeChain() rangeHandler {
 			parallel: c.Split.Parallel, now: f.cfg.Now, next: h, logger: f.logger, metrics: f.metrics,
 		}
 	}
+	if f.cfg.Shards > 1 {
+		h = &sharder{shards: f.cfg.Shards, parallel: c.Split.Parallel, next: h, metrics: f.metrics}
+	}
 	h = &splitter{cfg: c.Split, parse: f.cfg.Parse, next: h, metrics: f.metrics}
+	if c.Downsampled {
+		h = &downsampled{next: h, metrics: f.metrics}
+	}
 	if c.Align {
 		h = align(h)
 	}
@@ -65,7 +79,9 @@ const formBytesMax = 10 << 20
 
 // ServeHTTP implements http.Handler.
 func (f *Frontend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	serve := f.handler(r)
+	stats := &queryStats{begin: time.Now()}
+	defer func() { f.slow(w, r, stats, time.Since(stats.begin)) }()
+	op, serve := f.handler(r)
 	if serve == nil {
 		f.proxy.ServeHTTP(w, r)
 		return
@@ -80,23 +96,30 @@ func (f *Frontend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.writeError(w, &badRequestError{err})
 		return
 	}
+	c.stats = stats
+	f.metrics.request(op, c.org)
+	defer func() { f.metrics.seconds.WithLabelValues(c.org).Add(time.Since(stats.begin).Seconds()) }()
 	serve(w, r, c)
 }
 
-// handler returns what serves a request; nil passes it through.
-func (f *Frontend) handler(r *http.Request) func(http.ResponseWriter, *http.Request, call) {
+// handler returns what serves a request and the name of what is asked; nil passes it through.
+func (f *Frontend) handler(r *http.Request) (op string, serve func(http.ResponseWriter, *http.Request, call)) {
 	get, post := r.Method == http.MethodGet, r.Method == http.MethodPost
 	_, name, _ := strings.Cut(r.URL.Path, "/api/v1/")
 	switch {
 	case !get && !post:
 	case name == "query_range":
-		return f.serveRange
+		return opRange, f.serveRange
 	case name == "query":
-		return f.serveInstant
-	case name == "labels", name == "series", get && strings.HasPrefix(name, "label/") && strings.HasSuffix(name, "/values"):
-		return f.serveMetadata
+		return opInstant, f.serveInstant
+	case name == "labels":
+		return opLabelNames, f.serveMetadata
+	case name == "series":
+		return opSeries, f.serveMetadata
+	case get && strings.HasPrefix(name, "label/") && strings.HasSuffix(name, "/values"):
+		return opLabelValues, f.serveMetadata
 	}
-	return nil
+	return "", nil
 }
 
 func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request, c call) {
@@ -115,6 +138,7 @@ func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request, c call) {
 		return
 	}
 	a, err := f.ranges.do(r.Context(), q)
+	f.metrics.observeRange(c.stats, err)
 	if err != nil {
 		f.writeError(w, err)
 		return
@@ -128,35 +152,10 @@ func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request, c call) {
 	if a.noStore {
 		w.Header().Set("Cache-Control", "no-store")
 	}
+	c.stats.tell(w)
 	if err := a.Encode(w); err != nil {
 		level.Debug(f.logger).Log("msg", "client went before the end of its answer", "err", err)
 	}
-}
-
-// serveInstant answers an instant query: as the querier does, after a few attempts if need be.
-func (f *Frontend) serveInstant(w http.ResponseWriter, r *http.Request, c call) {
-	form := r.Form
-	if form.Get("partial_response") == "" {
-		form.Set("partial_response", fmt.Sprint(f.cfg.Range.PartialResponse))
-	}
-	type reply struct {
-		body   []byte
-		header http.Header
-	}
-	a, err := attempt(r.Context(), f.cfg.InstantAttempts, nil, func(ctx context.Context) (reply, error) {
-		body, header, err := f.down.post(ctx, &c, form)
-		return reply{body, header}, err
-	})
-	if err != nil {
-		f.writeError(w, err)
-		return
-	}
-	for _, name := range []string{"Content-Type", "Cache-Control"} {
-		if v := a.header.Get(name); v != "" {
-			w.Header().Set(name, v)
-		}
-	}
-	_, _ = w.Write(a.body)
 }
 
 // serveMetadata answers a request for labels, label values or series.
@@ -206,15 +205,13 @@ func (f *Frontend) callOf(r *http.Request) (call, error) {
 		return call{}, err
 	}
 	c := call{path: r.URL.Path, tenant: tenant, org: "anonymous", header: http.Header{}, noCache: noStore(r.Header)}
-	if len(f.cfg.OrgHeaders) == 0 {
-		c.org = tenant
-	}
-	for _, name := range f.cfg.OrgHeaders {
-		if v := r.Header.Get(name); v != "" {
+	for _, name := range slices.Concat(f.cfg.OrgHeaders, []string{f.cfg.Tenancy.Header, tenancy.DefaultHeader}) {
+		if v := r.Header.Get(name); name != "" && v != "" {
 			c.org = v
 			break
 		}
 	}
+	c.requestID = r.Header.Get(requestIDHeader)
 	for _, name := range f.cfg.ForwardHeaders {
 		if vs := r.Header.Values(name); len(vs) > 0 {
 			c.header[http.CanonicalHeaderKey(name)] = vs
@@ -238,6 +235,12 @@ func (f *Frontend) pass(w http.ResponseWriter, r *http.Request, c *call, form ur
 	out.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	out.URL.RawQuery = ""
 	out.Body, out.ContentLength = readCloser(body), int64(len(body))
+	leave, err := f.down.queue.enter(r.Context(), c.tenant)
+	if err != nil {
+		f.writeError(w, err)
+		return
+	}
+	defer leave()
 	f.proxy.ServeHTTP(w, out)
 }
 

@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/koios-metrics/koios/pkg/cache"
 	"github.com/koios-metrics/koios/pkg/frontend/matrix"
 )
 
@@ -28,6 +30,12 @@ type MetadataConfig struct {
 	Parallel, Attempts int
 	// PartialResponse is for requests that don't say.
 	PartialResponse bool
+	// Cache keeps answers; nil keeps none. What is about time later than Freshness ago is not kept, and nothing for longer
+	// than TTL (0: as long as there is room). Compress makes entries smaller.
+	Cache     cache.Cache
+	Freshness time.Duration
+	TTL       time.Duration
+	Compress  bool
 }
 
 // metadataQuery is a request for labels, label values or series.
@@ -91,12 +99,20 @@ type labelSet struct {
 // metadata answers requests for labels, label values and series by the parts of their range.
 func (f *Frontend) metadata(ctx context.Context, q *metadataQuery) (*metadataAnswer, error) {
 	parts := q.parts(f.cfg.Metadata.SplitMs)
-	answers := make([]*metadataAnswer, len(parts))
+	f.metrics.metadataSplits.Add(float64(len(parts)))
+	answers := f.kept.fetch(ctx, q, parts)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, f.cfg.Metadata.Parallel))
+	observe := func(again int) { f.metrics.metadataRetries.Observe(float64(again)) }
 	for i, p := range parts {
+		if answers[i] != nil {
+			continue
+		}
 		g.Go(func() (err error) {
-			answers[i], err = attempt(ctx, f.cfg.Metadata.Attempts, nil, func(ctx context.Context) (*metadataAnswer, error) { return f.down.metadata(ctx, q, p) })
+			answers[i], err = attempt(ctx, f.cfg.Metadata.Attempts, observe, func(ctx context.Context) (*metadataAnswer, error) { return f.down.metadata(ctx, q, p) })
+			if err == nil {
+				f.kept.store(q, p, answers[i])
+			}
 			return err
 		})
 	}
@@ -194,7 +210,7 @@ func (d *downstream) get(ctx context.Context, c *call, form url.Values) ([]byte,
 		return nil, nil, err
 	}
 	c.head(req.Header)
-	return d.send(req)
+	return d.send(req, c)
 }
 
 // joinMetadata makes one sorted list of several, with each element once.
@@ -224,15 +240,21 @@ func (a *metadataAnswer) envelope(series bool) ([]byte, error) {
 		Data     any      `json:"data"`
 		Warnings []string `json:"warnings,omitempty"`
 		Infos    []string `json:"infos,omitempty"`
-	}{"success", a.texts, a.warnings, a.infos}
-	if series {
+	}{"success", a.list(series), a.warnings, a.infos}
+	return json.Marshal(out)
+}
+
+// list is the list as it is sent.
+func (a *metadataAnswer) list(series bool) any {
+	switch {
+	case series:
 		texts := make([]json.RawMessage, len(a.sets))
 		for i := range a.sets {
 			texts[i] = a.sets[i].text
 		}
-		out.Data = texts
-	} else if a.texts == nil {
-		out.Data = []string{}
+		return texts
+	case a.texts == nil:
+		return []string{}
 	}
-	return json.Marshal(out)
+	return a.texts
 }

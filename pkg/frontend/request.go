@@ -24,6 +24,10 @@ type call struct {
 	header http.Header
 	// tenant is whose data is asked for, org who asks: it is part of the keys of caches and of logs.
 	tenant, org string
+	// stats gathers what the request took; nil gathers nothing.
+	stats *queryStats
+	// requestID is the request's name in logs, which goes down with it.
+	requestID string
 	// noCache is true when nothing kept may be used, and nothing kept of it.
 	noCache bool
 }

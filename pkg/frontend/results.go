@@ -2,8 +2,6 @@ package frontend
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -117,7 +115,8 @@ func readsAhead(expr parser.Expr, limit int64) (ahead int64, ok bool) {
 		switch n := n.(type) {
 		case *parser.VectorSelector:
 			at(n.OriginalOffset, n.Timestamp, n.StartOrEnd)
-			ok = ok && n.OriginalOffsetExpr == nil
+			// A smoothed selector reads on until the next sample.
+			ok = ok && n.OriginalOffsetExpr == nil && !n.Smoothed
 		case *parser.SubqueryExpr:
 			at(n.OriginalOffset, n.Timestamp, n.StartOrEnd)
 			ok = ok && n.OriginalOffsetExpr == nil && n.StepExpr == nil && n.RangeExpr == nil
@@ -139,28 +138,8 @@ func (r *results) key(q *rangeQuery, step int64) string {
 		part = floor(q.start, interval)
 	}
 	fmt.Fprintf(&b, "%q %q %q %q %d %d %d %d", q.org, q.tenant, q.path, q.expr.String(), step, q.start-floor(q.start, step), interval, part)
-	names := make([]string, 0, len(q.form))
-	for name := range q.form {
-		if name != "timeout" { // it makes an error or nothing
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		vs := slices.Clone(q.form[name])
-		slices.Sort(vs)
-		fmt.Fprintf(&b, " %s=%q", name, vs)
-	}
-	names = names[:0]
-	for name := range q.header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&b, " %q:%q", name, q.header[name])
-	}
-	sum := sha256.Sum256([]byte(b.String()))
-	return "fe:range:" + hex.EncodeToString(sum[:20])
+	q.writeKey(&b)
+	return hashedKey("fe:range:", b.String())
 }
 
 // commonSteps are the steps in ms that dashboards have.
@@ -216,19 +195,11 @@ func (r *results) read(b []byte, step int64) []extent {
 	if b == nil {
 		return nil
 	}
-	if r.compress {
-		// The length that it claims is checked before memory is taken.
-		if n, err := snappy.DecodedLen(b); err != nil || n > len(b)*64+1024 {
-			r.metrics.unreadable.Inc()
-			return nil
-		}
-		var err error
-		if b, err = snappy.Decode(nil, b); err != nil {
-			r.metrics.unreadable.Inc()
-			return nil
-		}
+	b, err := unpack(b, r.compress)
+	var es []extent
+	if err == nil {
+		es, err = decodeExtents(b, step)
 	}
-	es, err := decodeExtents(b, step)
 	if err != nil {
 		r.metrics.unreadable.Inc()
 		level.Warn(r.logger).Log("msg", "entry of the results cache dropped", "err", err)

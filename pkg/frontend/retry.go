@@ -20,6 +20,10 @@ func retriable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errTooLong) {
 		return false
 	}
+	var over *overloadError
+	if errors.As(err, &over) {
+		return false
+	}
 	var s *statusError
 	return !errors.As(err, &s) || s.code/100 == 5
 }

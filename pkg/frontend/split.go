@@ -61,6 +61,7 @@ type splitter struct {
 func (s *splitter) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error) {
 	parts := s.parts(q)
 	s.metrics.splits.Add(float64(len(parts)))
+	s.metrics.cortexSplits.Add(float64(len(parts)))
 	return inParallel(ctx, s.cfg.Parallel, parts, s.next)
 }
 

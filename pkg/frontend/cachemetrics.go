@@ -1,0 +1,134 @@
+package frontend
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/koios-metrics/koios/pkg/cache"
+)
+
+// cacheMetrics are those of a cache of answers, whatever it is made of.
+type cacheMetrics struct {
+	fetched, hits  prometheus.Counter
+	duration       *prometheus.HistogramVec
+	fetches, sends prometheus.Observer
+}
+
+func newCacheMetrics(reg prometheus.Registerer) *cacheMetrics {
+	f := promauto.With(reg)
+	size := f.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "cortex_cache_value_size_bytes", Help: "Size of the entries of a response cache, in bytes.", Buckets: prometheus.ExponentialBuckets(1024, 4, 7),
+	}, []string{"method"})
+	m := &cacheMetrics{
+		fetched: f.NewCounter(prometheus.CounterOpts{Name: "cortex_cache_fetched_keys_total", Help: "Keys looked for in a response cache."}),
+		hits:    f.NewCounter(prometheus.CounterOpts{Name: "cortex_cache_hits_total", Help: "Keys found in a response cache."}),
+		duration: f.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "cortex_cache_request_duration_seconds", Help: "Time taken by calls of a response cache, in seconds.",
+			Buckets: []float64{0.00001, 0.0001, 0.001, 0.01, 0.1, 1, 10},
+		}, []string{"method", "status_code"}),
+		fetches: size.WithLabelValues("fetch"),
+		sends:   size.WithLabelValues("store"),
+	}
+	m.duration.WithLabelValues("fetch", "200")
+	m.duration.WithLabelValues("store", "200")
+	return m
+}
+
+// countedCache counts what is asked of a cache.
+type countedCache struct {
+	cache.Cache
+	metrics *cacheMetrics
+}
+
+// Fetch implements cache.Cache.
+func (c *countedCache) Fetch(ctx context.Context, keys []string) [][]byte {
+	begin := time.Now()
+	found := c.Cache.Fetch(ctx, keys)
+	c.metrics.duration.WithLabelValues("fetch", "200").Observe(time.Since(begin).Seconds())
+	c.metrics.fetched.Add(float64(len(keys)))
+	for _, b := range found {
+		if b != nil {
+			c.metrics.hits.Inc()
+			c.metrics.fetches.Observe(float64(len(b)))
+		}
+	}
+	return found
+}
+
+// Store implements cache.Cache.
+func (c *countedCache) Store(es ...cache.Entry) {
+	begin := time.Now()
+	c.Cache.Store(es...)
+	c.metrics.duration.WithLabelValues("store", "200").Observe(time.Since(begin).Seconds())
+	for i := range es {
+		c.metrics.sends.Observe(float64(len(es[i].Value)))
+	}
+}
+
+// memoryEvents are the metrics of a cache of answers in memory.
+type memoryEvents struct {
+	gets, misses, stale, added, addedNew, evicted prometheus.Counter
+	entries, bytes                                prometheus.Gauge
+	// replaced is the key whose entry goes to make room for another of the same key; expired the one whose time was over.
+	replaced, expired string
+}
+
+func newMemoryEvents(reg prometheus.Registerer) *memoryEvents {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "querier_cache_" + name, Help: help})
+	}
+	return &memoryEvents{
+		gets:     counter("gets_total", "Keys looked for in a response cache in memory."),
+		misses:   counter("misses_total", "Keys not found in a response cache in memory."),
+		stale:    counter("stale_gets_total", "Keys found in a response cache in memory whose time was over."),
+		added:    counter("added_total", "Entries put into a response cache in memory."),
+		addedNew: counter("added_new_total", "Entries put into a response cache in memory that replace no other."),
+		evicted:  counter("evicted_total", "Entries forgotten to make room for others."),
+		entries:  f.NewGauge(prometheus.GaugeOpts{Name: "querier_cache_entries", Help: "Entries of a response cache in memory."}),
+		bytes:    f.NewGauge(prometheus.GaugeOpts{Name: "querier_cache_memory_bytes", Help: "Bytes that a response cache in memory takes."}),
+	}
+}
+
+// Requested implements cache.MemoryEvents.
+func (m *memoryEvents) Requested(key string, found, expired bool) {
+	m.gets.Inc()
+	if !found {
+		m.misses.Inc()
+	}
+	if expired {
+		m.stale.Inc()
+		m.expired = key
+	}
+}
+
+// Added implements cache.MemoryEvents.
+func (m *memoryEvents) Added(key string, _, total int64) {
+	m.added.Inc()
+	if m.replaced != key {
+		m.addedNew.Inc()
+	}
+	m.replaced = ""
+	m.entries.Inc()
+	m.bytes.Add(float64(total))
+}
+
+// Removed implements cache.MemoryEvents.
+func (m *memoryEvents) Removed(key string, _, total int64, evicted bool) {
+	switch {
+	case evicted:
+		m.evicted.Inc()
+	case m.expired == key:
+		m.expired = ""
+	default:
+		m.replaced = key
+	}
+	m.entries.Dec()
+	m.bytes.Sub(float64(total))
+}
+
+// Overflowed implements cache.MemoryEvents.
+func (m *memoryEvents) Overflowed(string) {}
