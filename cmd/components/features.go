@@ -18,8 +18,10 @@ var features = map[string]func(){
 }
 
 // enableFeatures turns on what was asked for. Unknown names are warned of: old manifests may have them.
-func (c *queryFlags) enableFeatures(logger log.Logger) {
-	for _, list := range c.features {
+func (c *queryFlags) enableFeatures(logger log.Logger) { turnOnFeatures(c.features, logger) }
+
+func turnOnFeatures(lists []string, logger log.Logger) {
+	for _, list := range lists {
 		for name := range strings.SplitSeq(list, ",") {
 			name = strings.TrimSpace(name)
 			on, known := features[name]

@@ -127,6 +127,16 @@ func (fs *flags) int(dst *int, name, def, help string) *kingpin.FlagClause {
 	})
 }
 
+func (fs *flags) int64(dst *int64, name, def, help string) *kingpin.FlagClause {
+	return scalar(fs, dst, name, "int64", def, help, func(s string) (int64, error) {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no whole number", s)
+		}
+		return n, nil
+	})
+}
+
 func (fs *flags) uint64(dst *uint64, name, def, help string) *kingpin.FlagClause {
 	return scalar(fs, dst, name, "uint64", def, help, func(s string) (uint64, error) {
 		n, err := strconv.ParseUint(s, 10, 64)

@@ -15,6 +15,9 @@ import (
 
 // deliberate are the flags that differ from the reference table on purpose, each with the reason.
 var deliberate = map[string]map[string]string{
+	"query-frontend": {
+		"alert.query-url": "removed there, accepted here with a warning",
+	},
 	"store": {
 		"experimental.enable-index-cache-postings-compression": "removed there, accepted here with a warning",
 		"debug.advertise-compatibility-label":                  "removed there, accepted here with a warning",
@@ -39,6 +42,11 @@ var defaults = map[string]map[string]string{
 
 // ours are the flags that the reference does not have, each with the reason.
 var ours = map[string]map[string]string{
+	"query-frontend": {
+		"query-frontend.max-concurrent":         "queriers are not piled up on",
+		"query-frontend.max-waiting-per-tenant": "overload is answered, not kept",
+		"query-frontend.tenant-weight":          "no tenant takes the time of all",
+	},
 	"compact": {
 		"compact.max-memory":       "buffers fit into a budget, whatever the blocks",
 		"compact.max-scratch":      "the disk is not filled",
@@ -142,7 +150,7 @@ func TestFlagsMatchReference(t *testing.T) {
 	}
 	// kingpin's own.
 	check("global", cl.common, model.FlagGroupModel, "help-long", "help-man", "completion-bash", "completion-script-bash", "completion-script-zsh")
-	for _, name := range []string{"sidecar", "store", "query", "compact"} {
+	for _, name := range []string{"sidecar", "store", "query", "query-frontend", "compact"} {
 		i := slices.IndexFunc(model.Commands, func(c *kingpin.CmdModel) bool { return c.Name == name })
 		check(name, cl.chosen(name).flags, model.Commands[i].FlagGroupModel)
 	}
@@ -234,6 +242,17 @@ func TestDeployersArguments(t *testing.T) {
 			"--enable-auto-gomemlimit", "--auto-gomemlimit.ratio", "0.9", "--index-cache-size=500MB", "--chunk-pool-size=0",
 			"--experimental.enable-index-cache-postings-compression", "--debug.advertise-compatibility-label",
 		},
+		"query frontend": {
+			"query-frontend", "--http-address=0.0.0.0:9090", "--query-frontend.downstream-url=http://thanos-query.ns.svc.cluster.local.:9090",
+			"--query-frontend.compress-responses", "--query-frontend.log-queries-longer-than=10s", "--query-range.split-interval=24h", "--labels.split-interval=24h",
+			"--query-range.max-retries-per-request=0", "--labels.max-retries-per-request=0", "--labels.default-time-range=336h", "--cache-compression-type=snappy",
+			"--query-range.response-cache-config=\"config\":\n  \"addresses\":\n  - \"dnssrv+_client._tcp.memcached.ns.svc\"\n  \"dns_provider_update_interval\": \"10s\"\n\"type\": \"memcached\"",
+			"--labels.response-cache-config=\"config\":\n  \"max_size\": \"0\"\n  \"max_size_items\": 2048\n  \"validity\": \"6h\"\n\"type\": \"in-memory\"",
+			"--query-frontend.tenant-header=X-Tenant", "--query-frontend.forward-header=Authorization", "--query-frontend.forward-header=X-Grafana-User",
+			"--http.config=/conf/http/http-config.yml", "--tracing.config=" + yaml, "--log.level=info", "--log.format=logfmt", "--enable-auto-gomemlimit",
+			"--alert.query-url=http://x", "--query-frontend.vertical-shards=4",
+		},
+		"query frontend, files":           {"query-frontend", "--query-range.response-cache-config-file=/conf/cache/config.yml", "--labels.response-cache-config-file", "/etc/thanos/cache.yaml"},
 		"global flags before the command": {"--log.level=warn", "query"},
 		"value apart":                     {"query", "--log.level", "warn", "--query.timeout", "1m"},
 		"argument file":                   {"query", "@" + argFile},

@@ -85,6 +85,12 @@ var absent = map[string]string{
 	"thanos_query_endpoints_dns_provider_results":       "a series appears with the first DNS name",
 	"thanos_query_endpoint_groups_dns_provider_results": "a series appears with the first DNS name",
 
+	"cortex_cache_background_queue_length":         "thanos_memcached_operation_skipped_total tells of writes that were dropped",
+	"cortex_cache_dropped_background_writes_total": "thanos_memcached_operation_skipped_total tells of writes that were dropped",
+	"cortex_memcache_*":                            "it appears with a cache in memcached",
+	"cortex_rediscache_*":                          "thanos_redis_operation_duration_seconds tells it, with a cache in Redis",
+	"cortex_query_fetched_*":                       "queriers do not tell it",
+
 	"prometheus_tsdb_*": "blocks are merged by code of our own",
 
 	"thanos_bucket_store_cached_postings_*": "postings are cached as they stand in the index",
@@ -107,7 +113,7 @@ func absence(metric string) (reason string, ok bool) {
 // scrape, under its name and type; the whole list is golden.
 func TestMetricsAtFirstScrape(t *testing.T) {
 	reference := referenceMetrics(t)
-	for _, name := range []string{"sidecar", "store", "query", "compact"} {
+	for _, name := range []string{"sidecar", "store", "query", "query-frontend", "compact"} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, arguments(t, name, metricFlags[name]...)...)
 			_, text := get(t, p.url(t)+"/metrics")
@@ -132,6 +138,10 @@ func TestMetricsAtFirstScrape(t *testing.T) {
 
 // metricFlags turn on what has metrics of its own.
 var metricFlags = map[string][]string{
+	"query-frontend": {
+		"--query-range.response-cache-config={type: IN-MEMORY, config: {max_size: 1MB}}",
+		"--labels.response-cache-config={type: IN-MEMORY, config: {max_size: 1MB}}",
+	},
 	"sidecar": {"--reloader.config-file=/dev/null", "--objstore.config={type: FILESYSTEM, config: {directory: .}}"},
 }
 
@@ -142,7 +152,7 @@ func referenceMetrics(t *testing.T) map[string]map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := map[string]map[string]string{"sidecar": {}, "store": {}, "query": {}, "compact": {}}
+	m := map[string]map[string]string{"sidecar": {}, "store": {}, "query": {}, "query-frontend": {}, "compact": {}}
 	for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n") {
 		if i == 0 {
 			continue

@@ -38,6 +38,9 @@ var removed = map[string]map[string]string{
 		"experimental.enable-index-cache-postings-compression": "postings are always compressed",
 		"debug.advertise-compatibility-label":                  "nothing: no querier needs the label any more",
 	},
+	"query-frontend": {
+		"alert.query-url": "nothing: the page of the querier has it",
+	},
 	"query": {
 		"store":                "--endpoint, as which it is taken",
 		"rule":                 "--endpoint, as which it is taken",

@@ -151,6 +151,8 @@ func arguments(t *testing.T, component string, more ...string) []string {
 		args = append(args, "--data-dir="+t.TempDir(), bucket)
 	case "compact":
 		args = append(slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--grpc") }), "--wait", "--data-dir="+t.TempDir(), bucket)
+	case "query-frontend":
+		args = append(slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, "--grpc") }), "--query-frontend.downstream-url="+deadURL())
 	case "standalone":
 		args = append(args, "--data-dir="+t.TempDir())
 	}
@@ -174,7 +176,7 @@ func TestLife(t *testing.T) {
 			if code, body := get(t, u+"/-/healthy"); code != 200 || body != "OK" {
 				t.Errorf("healthy: %d %q", code, body)
 			}
-			if name == "sidecar" { // Its Prometheus is gone.
+			if name == "sidecar" || name == "query-frontend" { // What it stands before is gone.
 				if code, body := get(t, u+"/-/ready"); code != 503 || body != "NOT OK" {
 					t.Errorf("ready: %d %q", code, body)
 				}
@@ -248,6 +250,16 @@ func TestBadStarts(t *testing.T) {
 	f(`flag --index-cache.config: index cache of type \"TAPE\"`, "store", "--index-cache.config=type: TAPE")
 	f("guess", "store", "--block-discovery-strategy=guess")
 	f(`flag --web.external-prefix: `, "store", "--web.external-prefix=/a{b}")
+	f(`must be 0 where --query-range.horizontal-shards`, "query-frontend", "--query-range.horizontal-shards=4")
+	f(`need each other`, "query-frontend", "--query-range.horizontal-shards=4", "--query-range.split-interval=0")
+	f(`err="flag --labels.default-time-range must be above 0"`, "query-frontend", "--labels.default-time-range=0s")
+	f(`--query-frontend.org-id-header and --query-frontend.tenant-header exclude each other`, "query-frontend", "--query-frontend.org-id-header=a", "--query-frontend.tenant-header=b")
+	f(`flag --query-range.response-cache-config: parse response cache config: type: \"TAPE\"`, "query-frontend", "--query-range.response-cache-config=type: TAPE")
+	f(`flag --query-frontend.downstream-tripper-config: parse downstream tripper config: yaml`, "query-frontend", "--query-frontend.downstream-tripper-config=a: 1")
+	f(`a results cache needs queries to be split`, "query-frontend", "--query-range.split-interval=0", "--query-range.response-cache-config={type: IN-MEMORY, config: {max_size: 1MB}}")
+	f(`a cache of labels needs requests to be split`, "query-frontend", "--labels.split-interval=0", "--labels.response-cache-config={type: IN-MEMORY, config: {max_size: 1MB}}")
+	f(`\"a=b\" is no weight like team-a=2`, "query-frontend", "--query-frontend.tenant-weight=a=b")
+	f(`flag --cache-compression-type: \"zstd\" is neither empty nor snappy`, "query-frontend", "--cache-compression-type=zstd")
 	f(`flag --selector-label: \"a\" is no label like name=\"value\"`, "query", "--selector-label=a")
 	f(`flags --endpoint.sd-config and --endpoint.sd-config-file exclude each other`, "query", "--endpoint.sd-config=a", "--endpoint.sd-config-file=b")
 	f("/nowhere/sd.yml", "query", "--endpoint.sd-config-file=/nowhere/sd.yml")
