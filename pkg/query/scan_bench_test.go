@@ -22,7 +22,6 @@ import (
 type fleet struct {
 	storetest.Memory
 	series, jobs int
-	pods         int // 0: series have no such label
 	interval     int64
 	chunks       [][]store.Chunk // of both replicas together
 	samples      int64           // of one series, in both
@@ -83,9 +82,6 @@ func (c *fleetCursor) Next() bool {
 	c.scratch.Add("__name__", "http_requests_total")
 	c.scratch.Add("instance", fmt.Sprintf("instance-%07d", c.at))
 	c.scratch.Add("job", fmt.Sprintf("job-%d", c.at/perJob))
-	if c.pods > 0 {
-		c.scratch.Add("pod", fmt.Sprintf("pod-%d", c.at%c.pods))
-	}
 	c.cur = store.Series{Labels: c.scratch.Labels(), Chunks: c.chunks[c.at%len(c.chunks)]}
 	return true
 }
