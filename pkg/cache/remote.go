@@ -61,6 +61,9 @@ func newRemote(cfg remoteConfig, servers serverSet, gets, sets *gate.Gate, m *re
 	return r
 }
 
+// Servers is the number of servers known now.
+func (r *remote) Servers() int { return len(r.servers.all()) }
+
 // batch is a part of a Fetch: some keys of one server.
 type batch struct {
 	guard  *guard

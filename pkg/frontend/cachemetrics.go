@@ -37,6 +37,13 @@ func newCacheMetrics(reg prometheus.Registerer) *cacheMetrics {
 	return m
 }
 
+// showServers tells how many memcached servers there are.
+func showServers(reg prometheus.Registerer, servers func() int) {
+	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "cortex_memcache_client_servers", Help: "Memcached servers known.", ConstLabels: prometheus.Labels{"name": "memcached"},
+	}, func() float64 { return float64(servers()) })
+}
+
 // countedCache counts what is asked of a cache.
 type countedCache struct {
 	cache.Cache

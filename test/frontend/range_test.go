@@ -72,17 +72,25 @@ type answerBody struct {
 	Status, ErrorType, Error string
 	Data                     struct {
 		ResultType string
-		Result     []struct {
-			Metric map[string]string
-			Values [][2]any
-		}
+		Result     []element
 	}
 	Warnings, Infos []string
 }
 
+type element struct {
+	Metric map[string]string
+	Values [][2]any
+	Value  [2]any
+}
+
 func ask(t *testing.T, ctx context.Context, base string, form url.Values, header http.Header) (r reply) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/api/v1/query_range", strings.NewReader(form.Encode()))
+	return askPath(t, ctx, base+"/api/v1/query_range", form, header)
+}
+
+func askPath(t *testing.T, ctx context.Context, where string, form url.Values, header http.Header) (r reply) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, where, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}

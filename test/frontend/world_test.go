@@ -44,6 +44,10 @@ type world struct {
 	cache    *moody
 	querier  *httptest.Server
 	frontend *httptest.Server
+	// What the next frontend gets beside its configuration, and the metrics of the last.
+	shards   int
+	metadata frontend.MetadataConfig
+	registry *prometheus.Registry
 }
 
 // cluster is a Store that shows what has arrived, and can be away.
@@ -94,7 +98,10 @@ func (w *world) setFrontend(t *testing.T, cfg frontend.RangeConfig) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := frontend.New(frontend.Config{Downstream: u, Range: cfg, Now: func() time.Time { return time.UnixMilli(w.now) }}, log.NewNopLogger(), prometheus.NewRegistry())
+	w.registry = prometheus.NewRegistry()
+	f, err := frontend.New(frontend.Config{
+		Downstream: u, Range: cfg, Metadata: w.metadata, Shards: w.shards, Now: func() time.Time { return time.UnixMilli(w.now) },
+	}, log.NewNopLogger(), w.registry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +241,28 @@ func (m *moody) Store(es ...cache.Entry) {
 }
 
 func (m *moody) Close() error { return nil }
+
+// counter reads a counter with a label.
+func counter(t *testing.T, reg *prometheus.Registry, name, label, value string) (sum float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() == value {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return sum
+}
 
 // missing tells whether a store is away.
 func (w *world) missing() bool {
