@@ -50,10 +50,16 @@ type Config struct {
 	MemoryBytesMax int64
 	// RequestMemoryBytesMax bounds what a single request may hold of it; 0 is no further bound.
 	RequestMemoryBytesMax int64
-	// IndexCacheBytesMax bounds the memory for posting lists that are kept from one request to the next, on top of
+	// IndexCacheBytesMax bounds the memory for parts of indexes that are kept from one request to the next, on top of
 	// MemoryBytesMax; 0 keeps none.
 	IndexCacheBytesMax int64
-	// IndexCache keeps posting lists outside of this process; nil is none. It is the caller's to close, after the Store.
+	// IndexCacheItemBytesMax is the size past which a part of an index is not kept in memory; 0 is an eighth of
+	// IndexCacheBytesMax.
+	IndexCacheItemBytesMax int64
+	// IndexCacheItems are those of the list of the same name that are kept; empty is all.
+	IndexCacheItems []string
+	// IndexCache keeps them outside of this process, and nothing is kept in memory; nil is none. It is the caller's to
+	// close, after the Store.
 	IndexCache kept.Cache
 	// SeriesConcurrency is the number of Series requests answered at a time, the rest waits; 0 is no bound.
 	SeriesConcurrency int

@@ -24,7 +24,7 @@ type loaded struct {
 	bkt    objstore.BucketReader
 	dir    string
 	header *indexheader.Reader
-	cache  *cache
+	cache  *indexCache
 
 	seriesLengths, chunkLengths *lengths
 	slots                       chan struct{} // see object
@@ -45,7 +45,7 @@ type segment struct {
 }
 
 // load makes a block ready to be served: its index header is on disk then, unless it is to be fetched at its use.
-func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.Pool, m *block.Meta, cfg Config, c *cache, met *metrics, slots chan struct{}) (*loaded, error) {
+func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.Pool, m *block.Meta, cfg Config, c *indexCache, met *metrics, slots chan struct{}) (*loaded, error) {
 	dir := filepath.Join(cfg.DataDir, m.ULID.String())
 	h, err := headers.Reader(ctx, m, filepath.Join(dir, indexheader.Filename))
 	if err != nil {

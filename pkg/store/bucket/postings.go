@@ -107,7 +107,25 @@ func literals(m *labels.Matcher) ([]string, bool) {
 
 // expand returns the references of the series of a block that match, in order, and nil if there are none. What the
 // references take is charged to mem; the lists they come from are held only meanwhile.
-func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (_ []uint32, unread []*labels.Matcher, _ error) {
+func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (refs []uint32, unread []*labels.Matcher, _ error) {
+	if !b.cache.keeps(expandedItem) {
+		refs, unread, _, err := b.expandLists(ctx, ms, mem, acc)
+		return refs, unread, err
+	}
+	q := b.question(ms)
+	if refs, found, err := b.cachedExpanded(ctx, q, mem, acc); found || err != nil {
+		return refs, nil, err
+	}
+	refs, unread, lists, err := b.expandLists(ctx, ms, mem, acc)
+	// A single list is kept as it is.
+	if err == nil && len(unread) == 0 && lists > 1 {
+		b.keepExpanded(q, refs, acc)
+	}
+	return refs, unread, err
+}
+
+// expandLists is expand by reading posting lists, and returns how many.
+func (b *loaded) expandLists(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (_ []uint32, unread []*labels.Matcher, read int, _ error) {
 	scratch := &hold{budget: mem.budget}
 	defer scratch.free()
 	lists := &arena{budget: mem.budget}
@@ -115,7 +133,7 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 
 	groups, err := plan(ctx, b.header, ms, scratch)
 	if err != nil || len(groups) == 0 {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	for i := range groups {
 		if g := &groups[i]; g.matcher != nil {
@@ -125,14 +143,15 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 	groups, unread = b.lazily(groups)
 	data, err := b.fetchPostings(ctx, groups, lists, scratch, acc)
 	if err != nil {
-		return nil, nil, fmt.Errorf("fetch and expand postings: %w", err)
+		return nil, nil, 0, fmt.Errorf("fetch and expand postings: %w", err)
 	}
 	var selected, rejected []index.Postings
 	for _, g := range groups {
+		read += len(g.lists)
 		ps := make([]index.Postings, len(g.lists))
 		for i, rg := range g.lists {
 			if ps[i], err = decodePostings(data.of(rg)); err != nil {
-				return nil, nil, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
+				return nil, nil, 0, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
 			}
 		}
 		if p := index.Merge(ctx, ps...); g.add {
@@ -149,25 +168,25 @@ func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, ac
 	for p.Next() {
 		if len(refs) == cap(refs) {
 			if ctx.Err() != nil {
-				return nil, nil, context.Cause(ctx)
+				return nil, nil, 0, context.Cause(ctx)
 			}
 			grow := max(cap(refs), 256)
 			if err := mem.reserve(int64(grow) * 4); err != nil {
-				return nil, nil, err
+				return nil, nil, 0, err
 			}
 			refs = slices.Grow(refs, grow)[: len(refs) : len(refs)+grow]
 		}
 		refs = append(refs, uint32(p.At()))
 		if n := len(refs); n%scanStep == 0 {
 			if err := acc.addSeries(scanStep); err != nil {
-				return nil, nil, err
+				return nil, nil, 0, err
 			}
 		}
 	}
 	if err := p.Err(); err != nil {
-		return nil, nil, fmt.Errorf("expand postings: %w", err)
+		return nil, nil, 0, fmt.Errorf("expand postings: %w", err)
 	}
-	return refs, unread, acc.addSeries(len(refs) % scanStep)
+	return refs, unread, read, acc.addSeries(len(refs) % scanStep)
 }
 
 // postingData is the bytes of posting lists, by where they start in the index.
@@ -204,9 +223,9 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	var places []int // of missing among pieces
 	keys := make([]cacheKey, len(pieces))
 	for i, p := range pieces {
-		keys[i] = cacheKey{b.meta.ULID, p.off}
+		keys[i] = cacheKey{postingsItem, b.meta.ULID, uint64(p.off)}
 	}
-	cached := b.cache.fetch(ctx, b.cfg.IndexCache, keys, acc.tenant)
+	cached := b.cache.fetch(ctx, keys, acc.tenant)
 	for i, p := range pieces {
 		d.starts[i] = p.off
 		total += p.length
@@ -218,6 +237,7 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 		places = append(places, i)
 	}
 	acc.touch(postingsData, len(pieces), len(missing), total)
+	b.cache.count(postingsItem, acc.tenant, len(pieces), len(pieces)-len(missing))
 	if len(missing) == 0 {
 		return d, nil
 	}
@@ -233,9 +253,9 @@ func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, 
 	}
 	for i, p := range missing {
 		// Only what is well is kept, so that damage is looked at again.
-		if buf := d.bytes[places[i]]; b.cfg.IndexCache != nil || b.cache.wants(len(buf)) {
+		if buf := d.bytes[places[i]]; b.cache.wants(postingsItem, len(buf)) {
 			if _, err := decodePostings(buf); err == nil {
-				b.cache.keep(b.cfg.IndexCache, cacheKey{b.meta.ULID, p.off}, slices.Clone(buf), acc.tenant)
+				b.cache.keep(cacheKey{postingsItem, b.meta.ULID, uint64(p.off)}, slices.Clone(buf), acc.tenant)
 			}
 		}
 	}

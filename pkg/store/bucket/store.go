@@ -55,7 +55,7 @@ type Store struct {
 	fetcher *block.Fetcher
 	headers *indexheader.Pool
 	budget  *store.Budget
-	cache   *cache
+	cache   *indexCache
 	gate    *gate.Gate
 	slots   chan struct{} // see object
 	waiting atomic.Int64  // requests at the gate
@@ -95,7 +95,7 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 		}, logger, reg),
 		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(cfg, reg), fetcher: fetcher,
 		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
-		cache:  newCache(cfg.IndexCacheBytesMax, reg),
+		cache:  newIndexCache(cfg, reg),
 		slots:  make(chan struct{}, rangeReadsMax),
 		gate:   gate.New("thanos_bucket_store_series_gate_queries", cfg.SeriesConcurrency, reg),
 	}

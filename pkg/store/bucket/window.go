@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -134,8 +135,8 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	}
 	to.series, to.chunks, to.chunkRefs, to.lengths, to.at = to.series[:0], to.chunks[:0], to.chunkRefs[:0], to.lengths[:0], 0
 
-	// A piece, what it needs, the slice of its entry, an error.
-	if err := to.mem.reserve(int64(n) * (16 + 8 + 24 + 16)); err != nil {
+	// A piece, twice, with its place; what it needs, the slices of its entry, an error; a page.
+	if err := to.mem.reserve(int64(n) * (16 + 16 + 8 + 8 + 24 + 24 + 16 + 72)); err != nil {
 		return err
 	}
 	step := r.block.refStep() // entries begin at its multiples
@@ -149,10 +150,22 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 			pieces[i].length = min(guess, int64(r.refs[0]-ref)*step)
 		}
 	}
-	contents, bad := make([][]byte, n), make([]error, n)
+	contents, raws, bad := make([][]byte, n), make([][]byte, n), make([]error, n)
+	pages, err := r.block.cachedEntries(ctx, pieces, contents, to.mem, r.acc)
+	if err != nil {
+		return context.Cause(ctx)
+	}
+	var missing []piece
+	var places []int // of missing among pieces
+	for i, p := range pieces {
+		if contents[i] == nil {
+			missing = append(missing, p)
+			places = append(places, i)
+		}
+	}
 	o := r.block.object(seriesData, r.acc)
-	err := o.read(ctx, pieces, r.entries, func(i int, b []byte) (int64, error) {
-		next := int64(0)
+	each := func(j int, b []byte) (int64, error) {
+		i, next := places[j], int64(0)
 		if i+1 < n {
 			next = pieces[i+1].off
 		}
@@ -163,13 +176,19 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 		}
 		if errors.Is(err, errCorrupt) {
 			bad[i], err = err, nil
+		} else if err == nil {
+			_, k := binary.Uvarint(b)
+			raws[i] = b[:k+len(content)+4]
 		}
 		contents[i] = content
 		return 0, err
-	})
-	if err != nil {
-		return err
 	}
+	if len(missing) > 0 {
+		if err := o.read(ctx, missing, r.entries, each); err != nil {
+			return err
+		}
+	}
+	r.block.keepEntries(pages, pieces, raws, r.acc)
 	var bytes int64
 	for i, b := range contents {
 		bytes += int64(len(b))
@@ -188,7 +207,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	}
 	// An entry's length takes a byte or two, its checksum four; then comes the next multiple of the step.
 	r.block.seriesLengths.learn(n, func(i int) int64 { return int64(len(contents[i])) + 2 + 4 })
-	r.acc.touch(seriesData, n, n, bytes)
+	r.acc.touch(seriesData, n, len(missing), bytes)
 	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(bytes/int64(n), 1))))
 	return nil
 }
