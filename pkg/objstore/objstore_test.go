@@ -20,6 +20,56 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
+// Shows that ranges of an object in a directory are those of the provider, whatever they begin and end with, that they
+// tell their size, and that an object which is not there is known for that.
+func TestFilesystemRanges(t *testing.T) {
+	bkt, err := NewFilesystem(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bkt.Upload(t.Context(), "a/b", strings.NewReader("0123456789")); err != nil {
+		t.Fatal(err)
+	}
+	f := func(off, length int64, want string) {
+		t.Helper()
+		for _, b := range []objstore.BucketReader{bkt, bkt.Bucket} {
+			r, err := b.GetRange(t.Context(), "a/b", off, length)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(r)
+			if err != nil || string(got) != want {
+				t.Errorf("%T: %d bytes from %d on are %q (%v), want %q", b, length, off, got, err, want)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		r, err := bkt.GetRange(t.Context(), "a/b", off, length)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if n, err := objstore.TryToGetSize(r); err != nil || n != int64(len(want)) {
+			t.Errorf("%d bytes from %d on say they are %d (%v)", length, off, n, err)
+		}
+	}
+	f(0, 10, "0123456789")
+	f(3, 4, "3456")
+	f(3, -1, "3456789")
+	f(8, 100, "89")
+	f(10, 1, "")
+	f(11, -1, "")
+	f(0, 0, "")
+	if _, err := bkt.GetRange(t.Context(), "a/c", 0, 1); !bkt.IsObjNotFoundErr(err) {
+		t.Errorf("an object that is not there: %v", err)
+	}
+	if r, err := bkt.GetRange(t.Context(), "a", 0, 1); err == nil {
+		_ = r.Close()
+		t.Error("a directory was read")
+	}
+}
+
 // Shows that every wrong config is refused with an error that says what to change.
 func TestRefusedConfigs(t *testing.T) {
 	f := func(content, want string) {

@@ -54,6 +54,7 @@ type shared struct {
 	hedges  *allowance
 	learned map[string]*usual // by operation
 	metrics *metrics
+	local   bool           // a file system: a second request would wait for the same disk
 	running sync.WaitGroup // attempts, and what is left of them
 }
 
@@ -72,6 +73,7 @@ func New(bkt objstore.InstrumentedBucket, reg prometheus.Registerer) *Bucket {
 		hedges:  newAllowance(hedgePart, hedgeBurst, 0),
 		learned: map[string]*usual{},
 		metrics: newMetrics(reg),
+		local:   bkt.Provider() == objstore.FILESYSTEM,
 	}
 	for _, op := range hedged {
 		s.learned[op] = newUsual()
@@ -173,6 +175,10 @@ func (b *Bucket) getRange(ctx context.Context, name string, off, length int64) (
 
 func (b *Bucket) open(ctx context.Context, op string, do func(context.Context) (io.ReadCloser, error)) (r io.ReadCloser, err error) {
 	err = b.retry(ctx, op, func() error {
+		if b.local {
+			r, err = do(ctx)
+			return err
+		}
 		var release context.CancelFunc
 		r, release, err = hedge(ctx, b, op, func(r io.ReadCloser) { _ = r.Close() }, do)
 		if err == nil {
@@ -185,6 +191,9 @@ func (b *Bucket) open(ctx context.Context, op string, do func(context.Context) (
 
 // ask is a hedge for what is answered when the call returns.
 func ask[R any](ctx context.Context, b *Bucket, op string, do func(context.Context) (R, error)) (R, error) {
+	if b.local {
+		return do(ctx)
+	}
 	value, release, err := hedge(ctx, b, op, nil, do)
 	if err == nil {
 		release()
