@@ -14,94 +14,74 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/cache"
 	"github.com/koios-metrics/koios/pkg/objstore/caching"
+	"github.com/koios-metrics/koios/pkg/store/bucket"
 )
 
-// indexCacheBytes reads the index cache configuration and returns the memory that the cache may take;
-// without a configuration that is fallback, and with a cache in another process 0.
-func indexCacheBytes(text []byte, fallback uint64) (uint64, error) {
+// indexCacheConfig is the configuration of the index cache.
+type indexCacheConfig struct {
+	// bytes and itemBytes are the memory that the cache, and one part of an index in it, may take; 0 itemBytes is
+	// unsaid.
+	bytes, itemBytes uint64
+	// items are what is kept; empty is everything.
+	items []string
+	// remote is the cache in another process; nil: it is in memory.
+	remote  *cache.Backend
+	unknown []string // keys that have no effect
+}
+
+// parseIndexCache reads the configuration of the index cache; without one it is in memory, and takes fallback bytes.
+func parseIndexCache(text []byte, fallback uint64) (indexCacheConfig, error) {
 	if len(strings.TrimSpace(string(text))) == 0 {
-		return fallback, nil
+		return indexCacheConfig{bytes: fallback}, nil
 	}
-	var top struct {
-		Type         string        `yaml:"type"`
-		Config       yaml.MapSlice `yaml:"config"`
-		EnabledItems []string      `yaml:"enabled_items"`
-		TTL          time.Duration `yaml:"ttl"`
-	}
-	if err := yaml.UnmarshalStrict(text, &top); err != nil {
-		return 0, fmt.Errorf("parse index cache config: %w", err)
-	}
-	for _, item := range top.EnabledItems {
-		switch item {
-		case "Postings", "ExpandedPostings", "Series":
-		default:
-			return 0, fmt.Errorf("enabled_items has %q: want Postings, ExpandedPostings or Series", item)
-		}
-	}
-	switch typ := strings.ToUpper(top.Type); typ {
-	case "IN-MEMORY":
-		if len(top.EnabledItems) > 0 && !slices.Contains(top.EnabledItems, "Postings") {
-			return 0, nil
-		}
-		return memoryCacheBytes(top.Config)
-	case "MEMCACHED", "REDIS":
-		return 0, nil // see remoteIndexCache
-	}
-	return 0, fmt.Errorf("index cache of type %q: want IN-MEMORY, MEMCACHED or REDIS", top.Type)
-}
-
-// memoryCacheBytesMax is the size of a cache in memory whose configuration names none.
-const memoryCacheBytesMax = 250 << 20
-
-func memoryCacheBytes(config yaml.MapSlice) (uint64, error) {
-	for _, kv := range config {
-		if kv.Key != "max_size" {
-			continue
-		}
-		n, err := parseBytes(fmt.Sprint(kv.Value))
-		if err != nil {
-			return 0, fmt.Errorf("index cache: max_size: %w", err)
-		}
-		if n == 0 {
-			break
-		}
-		return n, nil
-	}
-	return memoryCacheBytesMax, nil
-}
-
-// remoteIndexCache opens the index cache in another process, nil if none is configured, or if posting lists are not
-// among what is to be kept there.
-func remoteIndexCache(text []byte, p *process, origin func() time.Duration) (cache.Cache, error) {
 	var top struct {
 		Type         string        `yaml:"type"`
 		Config       any           `yaml:"config"`
 		EnabledItems []string      `yaml:"enabled_items"`
 		TTL          time.Duration `yaml:"ttl"`
 	}
-	if err := yaml.Unmarshal(text, &top); err != nil {
-		return nil, fmt.Errorf("parse index cache config: %w", err)
+	if err := yaml.UnmarshalStrict(text, &top); err != nil {
+		return indexCacheConfig{}, fmt.Errorf("parse index cache config: %w", err)
 	}
-	if top.Type == "" || strings.EqualFold(top.Type, string(cache.InMemory)) {
-		return nil, nil
+	for _, item := range top.EnabledItems {
+		if !slices.Contains(bucket.IndexCacheItems[:], item) {
+			return indexCacheConfig{}, fmt.Errorf("enabled_items has %q: want %s", item, strings.Join(bucket.IndexCacheItems[:], ", "))
+		}
 	}
-	backend, unknown, err := cache.ParseBackend(top.Type, top.Config, cache.Memcached, cache.Redis)
+	backend, unknown, err := cache.ParseBackend(top.Type, top.Config, cache.InMemory, cache.Memcached, cache.Redis)
 	if err != nil {
-		return nil, fmt.Errorf("index cache config: %w", err)
+		return indexCacheConfig{}, fmt.Errorf("index cache config: %w", err)
 	}
-	cache.WarnUnknown(p.logger, "index cache", unknown)
-	if top.TTL > 0 {
-		backend.Memcached.Expiration, backend.Redis.Expiration = top.TTL, top.TTL
+	c := indexCacheConfig{items: top.EnabledItems, unknown: unknown}
+	if backend.Type != cache.InMemory {
+		if top.TTL > 0 {
+			backend.Memcached.Expiration, backend.Redis.Expiration = top.TTL, top.TTL
+		}
+		c.remote = &backend
+		return c, nil
 	}
-	if len(top.EnabledItems) > 0 && !slices.Contains(top.EnabledItems, "Postings") {
+	m := backend.Memory
+	if m.BytesMax <= 0 {
+		m.BytesMax = cache.DefaultMemoryConfig.BytesMax
+	}
+	c.bytes = uint64(m.BytesMax)
+	c.itemBytes = uint64(max(m.ItemBytesMax, 0))
+	return c, nil
+}
+
+// openIndexCache opens the index cache in another process, nil if it is in memory. origin is what the bucket usually
+// takes.
+func openIndexCache(c indexCacheConfig, p *process, origin func() time.Duration) (cache.Cache, error) {
+	cache.WarnUnknown(p.logger, "index cache", c.unknown)
+	if c.remote == nil {
 		return nil, nil
 	}
-	c, err := cache.New(context.Background(), "index-cache", backend, cache.Options{Logger: p.logger, Reg: p.reg, Origin: origin})
+	kept, err := cache.New(context.Background(), "index-cache", *c.remote, cache.Options{Logger: p.logger, Reg: p.reg, Origin: origin})
 	if err != nil {
 		return nil, fmt.Errorf("index cache: %w", err)
 	}
-	p.close(c.Close)
-	return c, nil
+	p.close(kept.Close)
+	return kept, nil
 }
 
 // cached puts the configured cache before a bucket. Keys in shared servers carry the bucket's configuration, so

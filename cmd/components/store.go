@@ -200,15 +200,15 @@ func (c *storeFlags) config(p *process, origin func() time.Duration) (bucket.Con
 	if err != nil {
 		return bucket.Config{}, err
 	}
-	cacheBytes, err := indexCacheBytes(text, c.indexCacheSize)
+	index, err := parseIndexCache(text, c.indexCacheSize)
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
-	remote, err := remoteIndexCache(text, p, origin)
+	remote, err := openIndexCache(index, p, origin)
 	if err != nil {
 		return bucket.Config{}, fmt.Errorf("flag --%s: %w", c.indexCache.name, err)
 	}
-	memory := storeMemory(int64(c.memoryBytes), int64(c.chunkPoolBytes), int64(cacheBytes))
+	memory := storeMemory(int64(c.memoryBytes), int64(c.chunkPoolBytes), int64(index.bytes))
 	return bucket.Config{
 		DataDir:                  c.dataDir,
 		SyncInterval:             c.syncInterval,
@@ -223,6 +223,8 @@ func (c *storeFlags) config(p *process, origin func() time.Duration) (bucket.Con
 		MemoryBytesMax:           memory.requests,
 		RequestMemoryBytesMax:    memory.request,
 		IndexCacheBytesMax:       memory.cache,
+		IndexCacheItemBytesMax:   int64(index.itemBytes),
+		IndexCacheItems:          index.items,
 		IndexCache:               remote,
 		SeriesConcurrency:        c.seriesConcurrency,
 		SeriesLimit:              c.touchedSeries,

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/google/go-cmp/cmp"
@@ -16,6 +17,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/cache"
 )
 
 // A prefix is a path, or the path of a URL; the root is nothing.
@@ -148,36 +150,44 @@ func TestBlocksAPI(t *testing.T) {
 	mark(400, "Admin operations are disabled", "id", id.String(), "action", "DELETION")
 }
 
-// The index cache in memory has the size that is asked for; with one in another process it has none.
-func TestIndexCacheBytes(t *testing.T) {
-	f := func(text string, want uint64, fault string) {
+// The index cache has the size that is asked for in memory, and keeps what is asked for; one in another process takes none.
+func TestIndexCacheConfig(t *testing.T) {
+	f := func(text string, bytes, itemBytes uint64, items string, remote cache.Type, fault string) {
 		t.Helper()
-		got, err := indexCacheBytes([]byte(text), 7)
+		got, err := parseIndexCache([]byte(text), 7)
 		if fault != "" {
 			if err == nil || !strings.Contains(err.Error(), fault) {
 				t.Errorf("%s: %v: want %s", text, err, fault)
 			}
 			return
 		}
-		if err != nil || got != want {
-			t.Errorf("%s: %d %v: want %d", text, got, err, want)
+		if err != nil || got.bytes != bytes || got.itemBytes != itemBytes || strings.Join(got.items, " ") != items {
+			t.Errorf("%s: %+v %v", text, got, err)
+		}
+		if (got.remote != nil) != (remote != "") || got.remote != nil && got.remote.Type != remote {
+			t.Errorf("%s: it is in %+v", text, got.remote)
 		}
 	}
-	f("", 7, "")
-	f("type: IN-MEMORY", 250<<20, "")
-	f("type: in-memory\nconfig: {max_size: 1GB, max_item_size: 1MB}", 1<<30, "")
-	f("type: IN-MEMORY\nconfig: {max_size: 0}", 250<<20, "")
-	f("type: MEMCACHED\nconfig: {addresses: [a]}\nttl: 24h", 0, "")
-	f("type: REDIS\nconfig: {addr: a}", 0, "")
-	f("type: IN-MEMORY\nenabled_items: [Postings]", 250<<20, "")
-	f("type: IN-MEMORY\nenabled_items: [Series]", 0, "")
-	f("type: IN-MEMORY\nenabled_items: [Chunks]", 0, `"Chunks"`)
-	f("type: TAPE", 0, `"TAPE"`)
-	f("typ: IN-MEMORY", 0, "typ")
-	f("type: IN-MEMORY\nconfig: {max_size: much}", 0, `"much"`)
+	f("", 7, 0, "", "", "")
+	f("type: IN-MEMORY", 250<<20, 0, "", "", "")
+	f("type: in-memory\nconfig: {max_size: 1GB, max_item_size: 1MB}", 1<<30, 1<<20, "", "", "")
+	f("type: in-memory\nconfig: {max_size: 1MB}", 1<<20, 0, "", "", "")
+	f("type: IN-MEMORY\nconfig: {max_size: 0}", 250<<20, 0, "", "", "")
+	f("type: MEMCACHED\nconfig: {addresses: [a]}\nttl: 24h", 0, 0, "", cache.Memcached, "")
+	f("type: REDIS\nconfig: {addr: a}\nenabled_items: [Series]", 0, 0, "Series", cache.Redis, "")
+	f("type: IN-MEMORY\nenabled_items: [Postings, ExpandedPostings]", 250<<20, 0, "Postings ExpandedPostings", "", "")
+	f("type: IN-MEMORY\nenabled_items: [Chunks]", 0, 0, "", "", `"Chunks"`)
+	f("type: TAPE", 0, 0, "", "", `"TAPE"`)
+	f("typ: IN-MEMORY", 0, 0, "", "", "typ")
+	f("type: IN-MEMORY\nconfig: {max_size: much}", 0, 0, "", "", `"much"`)
+	f("type: IN-MEMORY\nconfig: {max_size: 1MB, max_item_size: 2MB}", 0, 0, "", "", "max_item_size")
+	if c, err := parseIndexCache([]byte("type: MEMCACHED\nconfig: {addresses: [a]}\nttl: 3h"), 0); err != nil || c.remote.Memcached.Expiration != 3*time.Hour {
+		t.Errorf("ttl: %+v, %v", c.remote, err)
+	}
 }
 
-func FuzzIndexCacheBytes(f *testing.F) {
+func FuzzIndexCacheConfig(f *testing.F) {
 	f.Add([]byte("type: IN-MEMORY\nconfig: {max_size: 1GB}"))
-	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = indexCacheBytes(b, 0) })
+	f.Add([]byte("type: MEMCACHED\nconfig: {addresses: [a], max_item_size: 1MiB, dns_provider_update_interval: 3s}\nttl: 3h\nenabled_items: [Series]"))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseIndexCache(b, 0) })
 }

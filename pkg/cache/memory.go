@@ -26,7 +26,7 @@ type MemoryConfig struct {
 }
 
 // DefaultMemoryConfig is what holds where a configuration says nothing.
-var DefaultMemoryConfig = MemoryConfig{BytesMax: 250 << 20, ItemBytesMax: 125 << 20}
+var DefaultMemoryConfig = MemoryConfig{BytesMax: 250 << 20}
 
 // Validate tells what is wrong with the configuration.
 func (c MemoryConfig) Validate() error {
@@ -34,6 +34,13 @@ func (c MemoryConfig) Validate() error {
 		return fmt.Errorf("max_item_size: %d bytes are more than max_size, which is %d", c.ItemBytesMax, c.BytesMax)
 	}
 	return nil
+}
+
+func (c MemoryConfig) withDefaults() MemoryConfig {
+	if c.ItemBytesMax == 0 {
+		c.ItemBytesMax = c.BytesMax / 2
+	}
+	return c
 }
 
 // MemoryEvents are told what happens in a cache in memory. They are called while a lock is held: they must be quick
@@ -74,14 +81,13 @@ func totalBytes(key string, value []byte) int64 {
 
 // NewMemory makes a cache in memory with the metrics thanos_cache_inmemory_*, whose label "name" has the given value.
 func NewMemory(name string, cfg MemoryConfig, reg prometheus.Registerer) (*Memory, error) {
+	cfg = cfg.withDefaults()
 	return NewMemoryWith(cfg, newMemoryMetrics(name, cfg, reg))
 }
 
 // NewMemoryWith makes a cache in memory that tells what happens.
 func NewMemoryWith(cfg MemoryConfig, events MemoryEvents) (*Memory, error) {
-	if cfg.ItemBytesMax == 0 {
-		cfg.ItemBytesMax = cfg.BytesMax / 2
-	}
+	cfg = cfg.withDefaults()
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
