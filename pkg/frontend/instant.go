@@ -100,7 +100,7 @@ func (f *Frontend) instantShards(form url.Values) []string {
 		return nil
 	}
 	expr, err := f.cfg.Parse(form.Get("query"))
-	if err != nil || ordered(expr) {
+	if err != nil {
 		return nil
 	}
 	return shardLabels(expr)

@@ -25,9 +25,9 @@ import (
 //   - histogram_quantile and histogram_fraction put together series that differ in le: le must not be in S.
 //   - label_replace and label_join change one label, which must not be in S.
 //   - An aggregation by G puts together series with the same values of G: if S ⊆ G, they are in one shard, and the
-//     group has the labels. One without G does so if S and G share nothing. topk and bottomk choose among the series of a
-//     group. count_values writes a label, which must not be in S. limitk and limit_ratio choose by the order in
-//     which series come, so they are not known to be right.
+//     group has the labels. One without G does so if S and G share nothing. count_values writes a label, which must not be
+//     in S. topk, bottomk, limitk and limit_ratio choose by the order in which series come, the first two where values are
+//     equal: what the order is within a shard is not known to be the same.
 //   - A binary operator over two vectors, set operators among them, looks at the elements with the same matching labels: all
 //     of on() or all but those of ignoring(). With S ⊆ on, or none of S in ignoring, these are in one shard, and what
 //     comes out has them.
@@ -94,7 +94,7 @@ func (a *shardAnalysis) local(expr parser.Expr) bool {
 func (a *shardAnalysis) localAggregate(e *parser.AggregateExpr) bool {
 	switch e.Op {
 	case parser.SUM, parser.MIN, parser.MAX, parser.COUNT, parser.AVG, parser.GROUP, parser.STDDEV, parser.STDVAR:
-	case parser.QUANTILE, parser.TOPK, parser.BOTTOMK:
+	case parser.QUANTILE:
 		if !sameNumber(e.Param) {
 			return false
 		}
@@ -204,17 +204,4 @@ func unwrapped(expr parser.Expr) parser.Expr {
 		}
 		expr = p.Expr
 	}
-}
-
-// ordered tells whether the answer to an instant query has an order that a union of answers has not.
-func ordered(expr parser.Expr) bool {
-	switch e := unwrapped(expr).(type) {
-	case *parser.AggregateExpr:
-		return e.Op == parser.TOPK || e.Op == parser.BOTTOMK
-	case *parser.BinaryExpr:
-		return ordered(e.LHS) || ordered(e.RHS)
-	case *parser.UnaryExpr:
-		return ordered(e.Expr)
-	}
-	return false
 }

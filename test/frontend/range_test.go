@@ -72,9 +72,21 @@ type answerBody struct {
 	Status, ErrorType, Error string
 	Data                     struct {
 		ResultType string
-		Result     []element
+		Result     elements
 	}
 	Warnings, Infos []string
+}
+
+// elements are those of a vector or a matrix; a scalar or a string is one.
+type elements []element
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (es *elements) UnmarshalJSON(b []byte) error {
+	if json.Unmarshal(b, (*[]element)(es)) == nil {
+		return nil
+	}
+	*es = elements{{}}
+	return json.Unmarshal(b, &(*es)[0].Value)
 }
 
 type element struct {
@@ -132,7 +144,7 @@ func alike(r reply) reply {
 }
 
 // Shows that whatever was asked before, in whatever order, and whatever happened to stores, data and cache between, the
-// frontend answers as the querier does at the aligned range: sequences of queries with changing ranges, steps and
+// frontend answers as the querier does at the aligned range: sequences of range and instant queries and of requests for labels and series, with changing ranges, steps and
 // parameters of two tenants, while late samples arrive, stores come and go, and the cache forgets or garbles entries.
 func TestRangesEqualTheQueriers(t *testing.T) {
 	sequences, first := 12, uint64(0)
@@ -142,22 +154,43 @@ func TestRangesEqualTheQueriers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	questions, nonEmpty, hits := 0, 0, 0
+	if s := os.Getenv("FIRST"); s != "" {
+		var err error
+		if first, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	questions, metadata, instants, nonEmpty, hits := 0, 0, 0, 0, 0
 	for seed := first; seed < first+uint64(sequences); seed++ {
 		rnd := rand.New(rand.NewPCG(seed, 5))
 		w := newWorld(t, seed)
 		favourites := []string{queries[rnd.IntN(len(queries))], queries[rnd.IntN(len(queries))], queries[rnd.IntN(len(queries))]}
 		steps := [][2]int64{{30_000, 60_000}, {15_000, 60_000}, {120_000, 300_000}, {7_000, 90_000}}[rnd.IntN(4)]
-		for range 40 {
+		for range 70 {
 			switch rnd.IntN(8) {
 			case 0:
 				w.now += rnd.Int64N(30 * 60_000)
 			case 1:
-				w.clusters[rnd.IntN(len(w.clusters))].leave(rnd.IntN(2) == 0)
+				w.clusters[rnd.IntN(len(w.clusters))].leave(rnd.IntN(5) == 0)
 			case 2:
 				w.cache.mu.Lock()
 				w.cache.bad = rnd.IntN(3) == 0
 				w.cache.mu.Unlock()
+			}
+			switch rnd.IntN(8) {
+			case 0, 1:
+				w.checkMetadata(t, rnd, seed)
+				metadata++
+				continue
+			case 2:
+				form, header := question(rnd, w, favourites[rnd.IntN(len(favourites))], steps[0])
+				instant := url.Values{"query": form["query"], "time": form["end"]}
+				want, got := sorted(alike(askPath(t, t.Context(), w.querier.URL+"/api/v1/query", instant, header))), sorted(alike(askPath(t, t.Context(), w.frontend.URL+"/api/v1/query", instant, header)))
+				if d := cmp.Diff(want, got); d != "" {
+					t.Fatalf("seed %d: %v\nquerier against frontend: %s", seed, instant, d)
+				}
+				instants++
+				continue
 			}
 			form, header := question(rnd, w, favourites[rnd.IntN(len(favourites))], steps[rnd.IntN(2)])
 			aligned := alignedForm(form)
@@ -179,8 +212,8 @@ func TestRangesEqualTheQueriers(t *testing.T) {
 		w.frontend.Close()
 		w.querier.Close()
 	}
-	t.Logf("%d questions in %d sequences, %d with an answer that is not empty, %d entries found in the cache", questions, sequences, nonEmpty, hits)
-	if nonEmpty < questions/2 || hits < questions/6 {
+	t.Logf("%d range queries in %d sequences, %d with an answer that is not empty, %d entries found in the cache; %d instant queries, %d requests for labels and series", questions, sequences, nonEmpty, hits, instants, metadata)
+	if nonEmpty < questions/2 || hits < questions/8 {
 		t.Error("most answers are empty, or the cache was of no use: this test shows nothing")
 	}
 }

@@ -50,7 +50,7 @@ func (g expressions) vector(depth int) string {
 	case 0, 1, 2, 3:
 		return fmt.Sprintf("%s %s (%s) (%s)", g.one("sum", "min", "max", "count", "avg", "group", "stddev", "stdvar"), g.one("by", "by", "without"), g.labels(), sub())
 	case 4:
-		return fmt.Sprintf("%s by (%s) (%s, %s)", g.one("topk", "bottomk", "quantile", "limitk"), g.labels(), g.one("1", "0.5", "3", "scalar(sum(temperature))"), sub())
+		return fmt.Sprintf("%s by (%s) (%s, %s)", g.one("topk", "bottomk", "quantile", "limitk"), g.labels(), g.one("1", "0.5", "3", "scalar(sum(temperature))"), g.vector(0))
 	case 5:
 		return fmt.Sprintf(`count_values by (%s) ("%s", round(%s, 100))`, g.labels(), g.one("value", "job", "cluster"), sub())
 	case 6, 7:
@@ -92,7 +92,7 @@ func TestShardsEqualTheWhole(t *testing.T) {
 		seed = n
 	}
 	const perWorld = 200
-	sharded, full, failed := 0.0, 0, 0
+	sharded, full, failed, unsteady := 0.0, 0, 0, 0
 	for done := 0; done < asked; done += perWorld {
 		w := newWorld(t, seed+uint64(done))
 		w.now = begin + length
@@ -110,8 +110,16 @@ func TestShardsEqualTheWhole(t *testing.T) {
 			if g.IntN(4) == 0 {
 				form.Set("dedup", "false")
 			}
-			want, got := sorted(alike(askPath(t, t.Context(), w.querier.URL+path, form, http.Header{}))), sorted(alike(askPath(t, t.Context(), w.frontend.URL+path, form, http.Header{})))
-			if d := cmp.Diff(want, got); d != "" {
+			whole := func() reply { return sorted(alike(askPath(t, t.Context(), w.querier.URL+path, form, http.Header{}))) }
+			want, got := whole(), sorted(alike(askPath(t, t.Context(), w.frontend.URL+path, form, http.Header{})))
+			d := cmp.Diff(want, got)
+			// count_values has no order, and sums of its elements differ in the last bit from one time to the next.
+			for again := 0; again < 20 && d != "" && strings.Contains(query, "count_values"); again++ {
+				if d = cmp.Diff(whole(), got); d == "" {
+					unsteady++
+				}
+			}
+			if d != "" {
 				t.Fatalf("seed %d: %s %v\nquerier against frontend: %s", seed+uint64(done), path, form, d)
 			}
 			switch {
@@ -125,7 +133,10 @@ func TestShardsEqualTheWhole(t *testing.T) {
 		w.frontend.Close()
 		w.querier.Close()
 	}
-	t.Logf("%d queries, %d of them with an answer and %d with an error; %.0f cut into shards", asked, full, failed, sharded)
+	t.Logf("%d queries, %d of them with an answer and %d with an error; %.0f cut into shards; %d not the same each time", asked, full, failed, sharded, unsteady)
+	if unsteady > asked/100+1 {
+		t.Error("too many answers are not the same each time")
+	}
 	if full < asked/3 || sharded < float64(asked)/8 {
 		t.Error("most answers are empty, or next to nothing is sharded: this test shows nothing")
 	}

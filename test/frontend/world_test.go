@@ -87,8 +87,14 @@ func newWorld(t *testing.T, seed uint64) *world {
 	a.Register(mux, "", func(_ string, h http.Handler) http.Handler { return h })
 	w.querier = httptest.NewServer(mux)
 	t.Cleanup(w.querier.Close)
-	w.setFrontend(t, frontend.RangeConfig{Align: true, Split: frontend.SplitConfig{Interval: 3600_000, Parallel: 4}, PartialResponse: true, Cache: w.cache, Freshness: freshness})
+	w.metadata = frontend.MetadataConfig{RangeMs: length, SplitMs: 3600_000, Parallel: 4, PartialResponse: true, Cache: w.cache, Freshness: freshness}
+	w.setFrontend(t, standard(w.cache))
 	return w
+}
+
+// standard is the configuration of range queries in most tests.
+func standard(c cache.Cache) frontend.RangeConfig {
+	return frontend.RangeConfig{Align: true, Split: frontend.SplitConfig{Interval: 3600_000, Parallel: 4}, PartialResponse: true, Cache: c, Freshness: freshness}
 }
 
 // setFrontend starts a frontend before the querier; what was cached stays.
