@@ -19,6 +19,9 @@ type Component struct {
 	name, help string
 	// bind declares the flags and returns what runs the component once they are read.
 	bind func(*flags) runner
+	// subs are the commands below it, if there are any. bind then declares the flags that they share, and nothing
+	// runs but one of them.
+	subs []Component
 }
 
 // runner builds a component into p: checks its configuration, makes its parts and adds what is to run.
@@ -26,7 +29,7 @@ type runner func(p *process) error
 
 // All are the components, in the order of a sample's way.
 func All() []Component {
-	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Standalone()}
+	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Tools(), Standalone()}
 }
 
 // Main runs the program with its command line and returns the exit code. With one component its flags
@@ -73,10 +76,11 @@ func execute(program string, args []string, stdout, stderr io.Writer, cs []Compo
 		_, _ = fmt.Fprintln(stderr, "Error: "+err.Error())
 		return 1
 	}
-	p := newProcess(c.component.name, c.flags, logger)
+	p := newProcess(c.title, c.flags, logger)
+	p.out = stdout
 	if err := p.main(cl.globals, c.run); err != nil {
 		// One line, whatever the error holds: it becomes the last word of a container.
-		_ = level.Error(logger).Log("msg", c.component.name+" ends", "err", oneLine(err))
+		_ = level.Error(logger).Log("msg", c.title+" ends", "err", oneLine(err))
 		return 1
 	}
 	return 0
@@ -92,9 +96,10 @@ type commandLine struct {
 
 // command is a component whose flags are bound.
 type command struct {
-	component Component
-	flags     *flags
-	run       runner
+	// name is what the parser calls it: the words that choose it. title has the component's own in front.
+	name, title string
+	flags       *flags
+	run         runner
 }
 
 func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLine {
@@ -116,11 +121,11 @@ func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLi
 	cl := &commandLine{app: app, globals: &globals{}, common: &flags{on: app}}
 	cl.globals.bind(cl.common)
 	for _, c := range cs {
-		fs := &flags{on: app}
-		if len(cs) > 1 {
-			fs.on = app.Command(c.name, c.help)
+		if len(cs) == 1 {
+			cl.bind(app, c, "", c.name, nil)
+		} else {
+			cl.bind(app.Command(c.name, c.help), c, c.name, c.name, nil)
 		}
-		cl.commands = append(cl.commands, &command{component: c, flags: fs, run: c.bind(fs)})
 	}
 	for _, c := range cl.commands {
 		c.flags.all = append(c.flags.all, cl.common.all...)
@@ -128,9 +133,30 @@ func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLi
 	return cl
 }
 
+// clause is what flags and commands are declared on: the application or a command of it.
+type clause interface {
+	Flag(name, help string) *kingpin.FlagClause
+	Command(name, help string) *kingpin.CmdClause
+}
+
+// bind declares a component and what is below it. shared are the flags of the commands above.
+func (cl *commandLine) bind(on clause, c Component, name, title string, shared []*declared) {
+	fs := &flags{on: on}
+	run := c.bind(fs)
+	if len(c.subs) == 0 {
+		fs.all = append(fs.all, shared...)
+		cl.commands = append(cl.commands, &command{name: name, title: title, flags: fs, run: run})
+		return
+	}
+	shared = append(shared, fs.all...)
+	for _, sub := range c.subs {
+		cl.bind(on.Command(sub.name, sub.help), sub, strings.TrimSpace(name+" "+sub.name), title+" "+sub.name, shared)
+	}
+}
+
 func (cl *commandLine) chosen(name string) *command {
 	for _, c := range cl.commands {
-		if c.component.name == name {
+		if c.name == name {
 			return c
 		}
 	}
@@ -156,17 +182,22 @@ func (cl *commandLine) explain(err error) string {
 // known are the visible flags: of the program and of all its components.
 func (cl *commandLine) known() (names []string) {
 	model := cl.app.Model()
-	groups := []*kingpin.FlagGroupModel{model.FlagGroupModel}
-	for _, c := range model.Commands {
-		groups = append(groups, c.FlagGroupModel)
-	}
-	for _, g := range groups {
+	add := func(g *kingpin.FlagGroupModel) {
 		for _, f := range g.Flags {
 			if !f.Hidden {
 				names = append(names, f.Name)
 			}
 		}
 	}
+	var walk func([]*kingpin.CmdModel)
+	walk = func(cs []*kingpin.CmdModel) {
+		for _, c := range cs {
+			add(c.FlagGroupModel)
+			walk(c.Commands)
+		}
+	}
+	add(model.FlagGroupModel)
+	walk(model.Commands)
 	return names
 }
 

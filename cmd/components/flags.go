@@ -256,3 +256,19 @@ func (fs *flags) status() map[string]string {
 	}
 	return m
 }
+
+// ints may be repeated.
+func (fs *flags) ints(dst *[]int, name, help string, def ...string) *kingpin.FlagClause {
+	return add(fs, name, "repeated int", help, def, true, func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no whole number", s)
+		}
+		return n, nil
+	}, func(n int) { *dst = append(*dst, n) })
+}
+
+// goDurations may be repeated.
+func (fs *flags) goDurations(dst *[]time.Duration, name, help string, def ...string) *kingpin.FlagClause {
+	return add(fs, name, "repeated duration(go)", help, def, true, parseGoDuration, func(d time.Duration) { *dst = append(*dst, d) })
+}

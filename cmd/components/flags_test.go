@@ -54,6 +54,17 @@ var ours = map[string]map[string]string{
 		"compact.stop-on-error":    "restores the full stop that --debug.halt-on-error was",
 		"debug.partial-upload-age": "tests do not wait for two days",
 	},
+	"tools bucket verify":  {"dry-run": "what would be deleted is seen before"},
+	"tools bucket cleanup": {"dry-run": "what would be deleted is seen before"},
+	"tools bucket retention": {
+		"dry-run":              "what would be deleted is seen before",
+		"downsampling.disable": "data goes before it is downsampled only if that is said",
+	},
+	"tools bucket doctor": {
+		"id": "Thanos has no doctor", "depth": "Thanos has no doctor", "output": "Thanos has no doctor", "concurrency": "Thanos has no doctor",
+		"min-time": "Thanos has no doctor", "max-time": "Thanos has no doctor",
+		"selector.relabel-config": "Thanos has no doctor", "selector.relabel-config-file": "Thanos has no doctor",
+	},
 	"store": {
 		"store.max-memory": "Thanos bounds no more than the pool of chunks",
 	},
@@ -115,6 +126,7 @@ func declaredRows(fs *flags, group *kingpin.FlagGroupModel) (rows []row) {
 // Every flag of the reference table exists with its type, default, short form, repeatability and
 // hiddenness, and no other exists but those that differ on purpose.
 func TestFlagsMatchReference(t *testing.T) {
+	t.Setenv("TMPDIR", "/tmp") // a default is below it
 	cl := newCommandLine("koios", io.Discard, All())
 	model := cl.app.Model()
 	reference := referenceRows(t)
@@ -164,6 +176,16 @@ func TestFlagsMatchReference(t *testing.T) {
 			}
 		}
 	}
+}
+
+// commandModel finds a command by its words.
+func commandModel(m *kingpin.ApplicationModel, name string) (found *kingpin.CmdModel) {
+	in := m.Commands
+	for word := range strings.FieldsSeq(name) {
+		found = in[slices.IndexFunc(in, func(c *kingpin.CmdModel) bool { return c.Name == word })]
+		in = found.Commands
+	}
+	return found
 }
 
 // The tables of warnings name flags that exist.

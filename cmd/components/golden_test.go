@@ -50,12 +50,13 @@ func golden(t *testing.T, name, got string) {
 // Users read --help: every change of it is seen.
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, c := range All() {
+	t.Setenv("TMPDIR", "/tmp") // a default is below it
+	for _, c := range newCommandLine("koios", io.Discard, All()).commands {
 		var stdout, stderr bytes.Buffer
-		if code := execute("koios", []string{c.name, "--help"}, &stdout, &stderr, All()); code != 0 {
+		if code := execute("koios", append(strings.Fields(c.name), "--help"), &stdout, &stderr, All()); code != 0 {
 			t.Errorf("%s: code %d %s", c.name, code, stderr.String())
 		}
-		golden(t, "help_"+c.name+".txt", stdout.String())
+		golden(t, "help_"+strings.ReplaceAll(c.name, " ", "_")+".txt", stdout.String())
 	}
 }
 

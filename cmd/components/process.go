@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -35,6 +36,10 @@ type process struct {
 	reg       *prometheus.Registry
 	probe     *serve.Probe
 	tracing   *tracing.Provider
+	// out is for what a command answers; logs go elsewhere.
+	out io.Writer
+	// task says that the process is there for one thing, so that ending before that is done is a failure.
+	task bool
 
 	// reload is what SIGHUP asks for; nil is nothing.
 	reload  func() error
@@ -86,6 +91,12 @@ func (p *process) serve(f func(context.Context) error) { p.servers = append(p.se
 // loop adds something that runs until its context ends. If it ends before, the process ends.
 func (p *process) loop(f func(context.Context) error) { p.loops = append(p.loops, f) }
 
+// once adds the one thing that the process is there for.
+func (p *process) once(f func(context.Context) error) {
+	p.task = true
+	p.loop(f)
+}
+
 // close adds something to close after everything has ended.
 func (p *process) close(f func() error) { p.closers = append(p.closers, f) }
 
@@ -120,7 +131,11 @@ func (p *process) run() error {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		g.Add(func() error { return f(ctx) }, func(err error) { cancel(err) })
 	}
-	if err := g.Run(); err != nil && !errors.Is(err, errInterrupted) && !errors.Is(err, context.Canceled) {
+	err := g.Run()
+	if p.task && errors.Is(err, errInterrupted) {
+		return err
+	}
+	if err != nil && !errors.Is(err, errInterrupted) && !errors.Is(err, context.Canceled) {
 		return err
 	}
 	_ = level.Info(p.logger).Log("msg", "ended")
@@ -158,6 +173,9 @@ func (p *process) hardStop(signals <-chan os.Signal, ended <-chan struct{}) {
 // addServers adds all servers as one member of the group, so that they drain side by side and what they
 // serve from outlives the last request.
 func (p *process) addServers(g *run.Group) {
+	if len(p.servers) == 0 {
+		return // as a member it would be the first to end
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})
 	g.Add(func() error {
