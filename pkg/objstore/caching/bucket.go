@@ -31,6 +31,7 @@ type Bucket struct {
 	cfg     Config
 	cache   cache.Cache
 	metrics *metrics
+	sizes   sizes
 }
 
 // New puts a cache before a bucket. The cache stays the caller's to close.
@@ -203,18 +204,28 @@ func (b *Bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAt
 	if !isChunks(name) {
 		return b.Bucket.Attributes(ctx, name)
 	}
-	var attrs objstore.ObjectAttributes
-	key := "attrs:" + name
-	if v, ok := b.lookup(ctx, objstore.OpAttributes, chunksConfig, key); ok && json.Unmarshal(v, &attrs) == nil {
-		b.hit(objstore.OpAttributes, chunksConfig)
+	if attrs, ok := b.keptAttributes(ctx, name); ok {
 		return attrs, nil
 	}
+	return b.fetchAttributes(ctx, name)
+}
+
+func (b *Bucket) keptAttributes(ctx context.Context, name string) (attrs objstore.ObjectAttributes, ok bool) {
+	v, ok := b.lookup(ctx, objstore.OpAttributes, chunksConfig, "attrs:"+name)
+	if !ok || json.Unmarshal(v, &attrs) != nil {
+		return objstore.ObjectAttributes{}, false
+	}
+	b.hit(objstore.OpAttributes, chunksConfig)
+	return attrs, true
+}
+
+func (b *Bucket) fetchAttributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
 	attrs, err := b.Bucket.Attributes(ctx, name)
 	if err != nil {
 		return attrs, err
 	}
 	if v, err := json.Marshal(attrs); err == nil && b.cfg.ChunkObjectAttrsTTL > 0 {
-		b.cache.Store(cache.Entry{Key: key, Value: v, TTL: b.cfg.ChunkObjectAttrsTTL})
+		b.cache.Store(cache.Entry{Key: "attrs:" + name, Value: v, TTL: b.cfg.ChunkObjectAttrsTTL})
 	}
 	return attrs, nil
 }

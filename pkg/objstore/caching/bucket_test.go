@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -95,6 +97,39 @@ func TestBrokenRange(t *testing.T) {
 			t.Errorf("%+v: %q", fault, got)
 		}
 	}
+}
+
+// Shows that the first read of an object asks for its size at the same time, that later reads ask for it no more, and
+// that nothing is made of what is not there.
+//
+// Mutant seen killed: the size is asked for first.
+func TestFirstRange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, under := setup(t, DefaultConfig)
+		const name = "01X/chunks/000001"
+		if err := b.Upload(t.Context(), name, strings.NewReader("0123456789")); err != nil {
+			t.Fatal(err)
+		}
+		under.Plan(faulty.Always(faulty.Fault{Latency: time.Second}))
+		under.Reset()
+		start := time.Now()
+		for range 2 {
+			r, err := b.GetRange(t.Context(), name, 2, 100)
+			if got := content(t, r, err); got != "23456789" {
+				t.Errorf("got %q", got)
+			}
+			if took := time.Since(start); took != time.Second || under.Count() != 2 {
+				t.Errorf("%d requests took %s", under.Count(), took)
+			}
+		}
+		if _, err := b.GetRange(t.Context(), "01X/chunks/000002", 2, 100); !b.IsObjNotFoundErr(err) {
+			t.Errorf("an object that is not there: %v", err)
+		}
+		r, err := b.GetRange(t.Context(), name, 11, 1)
+		if err == nil && content(t, r, err) != "" {
+			t.Error("bytes behind the end")
+		}
+	})
 }
 
 // Shows what is kept of metafiles: content, that they exist and that they don't; what is written through the cache is

@@ -17,26 +17,94 @@ func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (
 	if !isChunks(name) || off < 0 || length <= 0 || b.cfg.ChunkSubrangeTTL <= 0 {
 		return b.Bucket.GetRange(ctx, name, off, length)
 	}
-	attrs, err := b.Attributes(ctx, name)
-	if err != nil {
-		return nil, err
+	size := b.cfg.ChunkSubrangeSize
+	objectSize, known := b.sizes.get(name)
+	if !known {
+		attrs, kept := b.keptAttributes(ctx, name)
+		if !kept && length <= firstBytesMax {
+			return b.first(ctx, name, off, length)
+		}
+		if !kept {
+			var err error
+			if attrs, err = b.fetchAttributes(ctx, name); err != nil {
+				return nil, err
+			}
+		}
+		objectSize = attrs.Size
+		b.sizes.put(name, objectSize)
 	}
-	if off >= attrs.Size {
+	if off >= objectSize {
 		return b.Bucket.GetRange(ctx, name, off, length) // it says what is wrong
 	}
-	end := off + min(length, attrs.Size-off)
-	pieces, err := b.pieces(ctx, name, off, end, attrs.Size)
+	end := off + min(length, objectSize-off)
+	pieces, err := b.pieces(ctx, name, off, end, objectSize)
 	if err != nil {
 		return nil, err
 	}
-	size := b.cfg.ChunkSubrangeSize
 	pieces[len(pieces)-1] = pieces[len(pieces)-1][:end-(off/size+int64(len(pieces))-1)*size]
 	pieces[0] = pieces[0][off%size:]
 	readers := make([]io.Reader, len(pieces))
 	for i, p := range pieces {
 		readers[i] = bytes.NewReader(p)
 	}
-	return objstore.ObjectSizerReadCloser{ReadCloser: io.NopCloser(io.MultiReader(readers...)), Size: func() (int64, error) { return end - off, nil }}, nil
+	return sized(io.MultiReader(readers...), end-off), nil
+}
+
+func sized(r io.Reader, size int64) io.ReadCloser {
+	return objstore.ObjectSizerReadCloser{ReadCloser: io.NopCloser(r), Size: func() (int64, error) { return size, nil }}
+}
+
+// firstBytesMax is the longest range that is read before the size of its object is known.
+const firstBytesMax = 32 << 20
+
+// first reads a range of an object of unknown size, and asks for the size meanwhile, so that this takes no longer than
+// it would without a cache.
+func (b *Bucket) first(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	size := b.cfg.ChunkSubrangeSize
+	start := off / size * size
+	end := (off + length + size - 1) / size * size
+	var raw []byte
+	var attrs objstore.ObjectAttributes
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		attrs, err = b.fetchAttributes(gctx, name)
+		return err
+	})
+	g.Go(func() error {
+		body, err := b.Bucket.GetRange(gctx, name, start, end-start)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		raw, err = io.ReadAll(io.LimitReader(body, end-start))
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	b.sizes.put(name, attrs.Size)
+	if off >= attrs.Size {
+		return b.Bucket.GetRange(ctx, name, off, length)
+	}
+	if want := min(end, attrs.Size) - start; int64(len(raw)) != want {
+		return nil, fmt.Errorf("read object %s: %d bytes from %d, want %d: %w", name, len(raw), start, want, io.ErrUnexpectedEOF)
+	}
+	var entries []cache.Entry
+	for i := int64(0); i < int64(len(raw)); i += size {
+		p := raw[i:min(i+size, int64(len(raw)))]
+		entries = append(entries, cache.Entry{Key: pieceKey(name, start+i, start+i+int64(len(p))), Value: bytes.Clone(p), TTL: b.cfg.ChunkSubrangeTTL})
+	}
+	b.cache.Store(entries...)
+	to := min(off+length, attrs.Size)
+	m := b.metrics
+	m.requests.WithLabelValues(objstore.OpGetRange, chunksConfig).Add(float64(len(entries)))
+	m.requestedBytes.WithLabelValues(chunksConfig).Add(float64(to - off))
+	m.fetchedBytes.WithLabelValues(originBucket, chunksConfig).Add(float64(len(raw)))
+	return sized(bytes.NewReader(raw[off-start:to-start]), to-off), nil
+}
+
+func pieceKey(name string, start, end int64) string {
+	return fmt.Sprintf("subrange:%s:%d:%d", name, start, end)
 }
 
 // pieces returns the aligned pieces that cover a range, from the cache and from the bucket.
@@ -47,7 +115,7 @@ func (b *Bucket) pieces(ctx context.Context, name string, off, end, objectSize i
 	keys := make([]string, n)
 	for i := range keys {
 		start := (first + int64(i)) * size
-		keys[i] = fmt.Sprintf("subrange:%s:%d:%d", name, start, min(start+size, objectSize))
+		keys[i] = pieceKey(name, start, min(start+size, objectSize))
 	}
 	m := b.metrics
 	m.requests.WithLabelValues(objstore.OpGetRange, chunksConfig).Add(float64(n))
