@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log/level"
+	"github.com/thanos-io/objstore"
 	"google.golang.org/grpc"
 
 	"github.com/koios-metrics/koios/pkg/block"
@@ -132,6 +133,9 @@ func (c *storeFlags) bind(fs *flags) {
 	fs.bool(&c.removedLabel, "debug.advertise-compatibility-label", false, "Gone.").Hidden()
 }
 
+// localGapBytes is what reading a file takes less time for than for another request to it.
+const localGapBytes = 32 << 10
+
 // run builds the store gateway.
 //
 //	gRPC ─▶ server ─▶ bucket.Store ─▶ bucket
@@ -150,6 +154,9 @@ func (c *storeFlags) run(p *process) error {
 	cached, err := c.cached(p, bkt, bkt.Usually)
 	if err != nil {
 		return err
+	}
+	if bkt.Provider() == objstore.FILESYSTEM {
+		cfg.GapBytesMax = localGapBytes
 	}
 	st, err := bucket.New(cached, cfg, p.logger, p.reg)
 	if err != nil {

@@ -5,7 +5,7 @@ import "sync"
 const (
 	// The first slab of an arena, and the largest one: a request for one series takes little, and one for many does
 	// not ask for memory often.
-	slabBytesMin = 16 << 10
+	slabBytesMin = 4 << 10
 	slabBytesMax = 1 << 20
 	// No slab is larger than this because of what was needed before.
 	slabBytesKept = 4 << 20

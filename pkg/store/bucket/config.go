@@ -67,6 +67,10 @@ type Config struct {
 	// more bytes; 0 is no limit.
 	SeriesLimit, ChunksLimit, BytesLimit uint64
 
+	// GapBytesMax is up to which size what lies between two wanted pieces of an object is always read along, for buckets
+	// where a request costs more than so many bytes do; otherwise it is where all of it is little beside what is wanted.
+	GapBytesMax int64
+
 	// LazyPostings leaves posting lists unread where reading the series that the others select takes fewer bytes;
 	// their matchers are tried on the labels. KeySeriesRatioMax also leaves those of a matcher unread that selects more
 	// than this many times as many values as series are expected; 0 is no such bound.

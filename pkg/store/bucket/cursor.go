@@ -99,6 +99,7 @@ func (c *cursor) open(ms []*labels.Matcher) {
 		c.metrics.emptyPostings.WithLabelValues(c.tenant).Inc()
 		return
 	}
+	r.symbols.expect(len(r.refs))
 	r.read(c.ctx, &c.windows[c.now])
 	c.take()
 }

@@ -93,7 +93,7 @@ func (b *loaded) listSegments() {
 
 // object returns the index, for reading one kind of data from it.
 func (b *loaded) object(what dataType, acc *account) *object {
-	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.IndexFilename), size: b.header.IndexSize(), what: what, account: acc, slots: b.slots}
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.IndexFilename), size: b.header.IndexSize(), what: what, account: acc, slots: b.slots, gapMax: b.cfg.GapBytesMax}
 }
 
 // chunkFile returns a chunk file by its number, from 0 on. Blocks whose meta.json names none have them numbered.
@@ -105,7 +105,7 @@ func (b *loaded) chunkFile(n int, acc *account) (*object, error) {
 		}
 		s = b.segments[n]
 	}
-	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.ChunksDirname, s.name), size: s.size, what: chunksData, account: acc, slots: b.slots}, nil
+	return &object{bkt: b.bkt, name: block.Object(b.meta.ULID, block.ChunksDirname, s.name), size: s.size, what: chunksData, account: acc, slots: b.slots, gapMax: b.cfg.GapBytesMax}, nil
 }
 
 // overlaps tells whether the block may hold samples of a closed time range. The block's own is half open.

@@ -39,6 +39,7 @@ type object struct {
 	size    int64 // in bytes; 0 is unknown
 	what    dataType
 	account *account
+	gapMax  int64         // see Config.GapBytesMax
 	slots   chan struct{} // one for each range read that the store has under way; nil is no bound
 }
 
@@ -77,7 +78,7 @@ func (o *object) read(ctx context.Context, pieces []piece, mem *arena, each func
 }
 
 func (o *object) readAll(ctx context.Context, pieces []piece, mem *arena, each func(i int, b []byte) error) error {
-	rs := runs(pieces)
+	rs := runs(pieces, o.gapMax)
 	if len(rs) == 1 {
 		return o.readRun(ctx, pieces, rs[0], mem, each)
 	}

@@ -34,8 +34,8 @@ func (r run) dense(pieces []piece) bool {
 	return r.end-pieces[r.from].off <= wanted+wanted/2+passBytes
 }
 
-// runs cuts pieces, sorted by offset, into runs.
-func runs(pieces []piece) []run {
+// runs cuts pieces, sorted by offset, into runs. Gaps up to gapMax are read along in any case.
+func runs(pieces []piece, gapMax int64) []run {
 	if len(pieces) == 0 {
 		return nil
 	}
@@ -55,7 +55,7 @@ func runs(pieces []piece) []run {
 	}
 	slices.SortFunc(gaps, func(x, y gap) int { return cmp.Or(cmp.Compare(x.bytes, y.bytes), cmp.Compare(x.before, y.before)) })
 	joined, read := 0, int64(0)
-	for joined < len(gaps) && (read+gaps[joined].bytes <= wanted/gapPart || len(gaps)-joined >= runsMax) {
+	for joined < len(gaps) && (gaps[joined].bytes <= gapMax || read+gaps[joined].bytes <= wanted/gapPart || len(gaps)-joined >= runsMax) {
 		read += gaps[joined].bytes
 		joined++
 	}

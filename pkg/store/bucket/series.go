@@ -92,28 +92,48 @@ func (d *decoder) varint() int64 {
 
 // symbolTable looks symbols up, and keeps those seen last: names, and the values that neighbours share.
 type symbolTable struct {
-	header *indexheader.Symbols
-	cache  [symbolsKept]struct {
-		ref   uint32
-		known bool
-		text  string
-	}
+	header  *indexheader.Symbols
+	cache   []keptSymbol // empty or a power of two long
 	scratch labels.ScratchBuilder
+}
+
+type keptSymbol struct {
+	ref   uint32
+	known bool
+	text  string
 }
 
 // A power of two, so that the place of a symbol is its lower bits.
 const symbolsKept = 512
 
+// expect makes room for the symbols of n series. Of a few they are hardly ever the same.
+func (t *symbolTable) expect(n int) {
+	if n > symbolsKept/8 {
+		t.cache = make([]keptSymbol, symbolsKept)
+	}
+}
+
 func (t *symbolTable) get(ref uint32) (string, error) {
+	if len(t.cache) == 0 {
+		return t.look(ref)
+	}
 	c := &t.cache[ref%symbolsKept]
 	if c.known && c.ref == ref {
 		return c.text, nil
 	}
+	s, err := t.look(ref)
+	if err != nil {
+		return "", err
+	}
+	c.ref, c.known, c.text = ref, true, s
+	return s, nil
+}
+
+func (t *symbolTable) look(ref uint32) (string, error) {
 	s, err := t.header.Lookup(ref)
 	if err != nil {
 		return "", corruptf("%v", err)
 	}
-	c.ref, c.known, c.text = ref, true, s
 	return s, nil
 }
 
