@@ -200,6 +200,13 @@ func (r *Reader) Read(s *Series) error {
 	}
 }
 
+// Seek has the next Read read the series with a reference, as Series.Ref told it before. Whether that comes after the series
+// read last is not checked.
+func (r *Reader) Seek(ref uint64) {
+	r.pos = int64(ref) * seriesAlign
+	r.last = r.last[:0]
+}
+
 // skip gives a defect to Config.Skip: nil if the reader is to go on.
 func (r *Reader) skip(c *CorruptError) error {
 	if r.cfg.Skip != nil && r.cfg.Skip(c) {
