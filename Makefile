@@ -52,7 +52,7 @@ e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidec
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
 
 .PHONY: campaign
-campaign: campaign-faults campaign-startup campaign-dedup campaign-worlds million campaign-promql ## Run all long tests, one after the other
+campaign: campaign-faults campaign-cache campaign-startup campaign-dedup campaign-worlds million campaign-promql ## Run all long tests, one after the other
 
 .PHONY: campaign-faults
 campaign-faults: ## Ask ten stores of which some stall or die at random
@@ -107,6 +107,10 @@ campaign-store: ## Ask generated blocks as Koios and as Prometheus's own reader 
 hostile: ## Ask a store of 512 MiB for everything of two million series, 500 times and 20 at once
 	KOIOS_HOSTILE_SERIES=2000000 KOIOS_HOSTILE_REQUESTS=500 KOIOS_HOSTILE_MIB=512 KOIOS_HOSTILE_STRICT=1 \
 		$(GO) test -count=1 -timeout=0 -v ./test/hostile
+
+.PHONY: campaign-cache
+campaign-cache: ## Kill, stop and damage memcached and Redis under a store, and compare its slowest requests with those of one without
+	KOIOS_CACHE_REQUESTS=150 KOIOS_CACHE_BUCKET_MS=20 KOIOS_CACHE_STRICT=1 $(GO) test -count=1 -timeout=0 -v ./test/cachefaults
 
 .PHONY: bench
 bench: ## Run the benchmarks
