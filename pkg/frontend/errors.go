@@ -43,7 +43,8 @@ func (f *Frontend) writeError(w http.ResponseWriter, err error) {
 		_, _ = w.Write(status.body)
 		return
 	}
-	code, kind := http.StatusBadGateway, "internal"
+	// Of all statuses for trouble below, 503 is the one whose text Grafana shows.
+	code, kind := http.StatusServiceUnavailable, "unavailable"
 	switch {
 	case errors.As(err, &failure):
 		code, kind = http.StatusUnprocessableEntity, failure.Type

@@ -113,8 +113,9 @@ func TestShardsEqualTheWhole(t *testing.T) {
 			whole := func() reply { return sorted(alike(askPath(t, t.Context(), w.querier.URL+path, form, http.Header{}))) }
 			want, got := whole(), sorted(alike(askPath(t, t.Context(), w.frontend.URL+path, form, http.Header{})))
 			d := cmp.Diff(want, got)
-			// count_values has no order, and sums of its elements differ in the last bit from one time to the next.
-			for again := 0; again < 20 && d != "" && strings.Contains(query, "count_values"); again++ {
+			// Some answers are not the same each time at the querier itself: count_values has no order, so sums of its
+			// elements differ in the last bit; an info may come or not.
+			for again := 0; again < 20 && d != ""; again++ {
 				if d = cmp.Diff(whole(), got); d == "" {
 					unsteady++
 				}
