@@ -37,8 +37,8 @@ func startKoios(t *testing.T, name string, flags ...string) *fleet.Component {
 }
 
 // leaves starts a sidecar and a store of one make: the sidecar uploads the blocks of a Prometheus, the
-// store serves them.
-func leaves(t *testing.T, start maker, p *fleet.Prometheus) []*fleet.Component {
+// store serves them. The flags are the store's.
+func leaves(t *testing.T, start maker, p *fleet.Prometheus, flags ...string) []*fleet.Component {
 	t.Helper()
 	bucket := t.TempDir()
 	conf := "--objstore.config-file=" + fleet.BucketConfig(t, bucket)
@@ -51,7 +51,7 @@ func leaves(t *testing.T, start maker, p *fleet.Prometheus) []*fleet.Component {
 		}
 		return nil
 	})
-	store := start(t, "store", "--data-dir="+t.TempDir(), conf).Ready(t)
+	store := start(t, "store", append(flags, "--data-dir="+t.TempDir(), conf)...).Ready(t)
 	return []*fleet.Component{sidecar, store}
 }
 
