@@ -43,7 +43,7 @@ func toolsBucket() Component {
 			return nil
 		},
 		subs: []Component{
-			t.verify(), t.list(), t.inspect(), t.web(), t.replicate(), t.downsample(), t.cleanup(), t.mark(),
+			t.verify(), t.list(), t.inspect(), t.web(), t.replicate(), t.downsample(), t.cleanup(), t.mark(), t.rewrite(),
 			t.retention(), t.uploadBlocks(), t.doctor(),
 		},
 	}

@@ -270,3 +270,46 @@ func parseMatchers(s string) (ms []*labels.Matcher, err error) {
 	}
 	return parser.ParseMetricSelector(s)
 }
+
+// rewrite is tools bucket rewrite.
+func (t *bucketTool) rewrite() Component {
+	return Component{
+		name: "rewrite",
+		help: "Write blocks anew with series deleted or labels changed.",
+		bind: func(fs *flags) runner {
+			var cfg bucketops.RewriteConfig
+			var ids []string
+			var hash string
+			var toDelete, toRelabel content
+			fs.strings(&ids, "id", "Block to rewrite (repeatable).", noDefault).Required()
+			fs.string(&cfg.TempDir, "tmp.dir", filepath.Join(os.TempDir(), "thanos-rewrite"), "Folder for the blocks that are being worked on, and for the lists of changes.")
+			fs.bool(&cfg.DryRun, "dry-run", true, "Write what would be changed, and change nothing; --no-dry-run changes it.")
+			fs.bool(&cfg.PromBlocks, "prom-blocks", false, "The blocks are for Prometheus only and need no external labels.")
+			fs.bool(&cfg.DeleteBlocks, "delete-blocks", false, "Mark the old blocks for deletion once the new ones are there.")
+			fs.enum(&hash, "hash-func", "", "Checksum that is written for each file of a block; none is none.", "SHA256", "")
+			fs.content(&toDelete, "rewrite.to-delete-config", "what to delete, a list of {matchers, intervals: [{mint, maxt}], request_id}", true)
+			fs.content(&toRelabel, "rewrite.to-relabel-config", "relabel rules for the labels of the series", true)
+			fs.bool(&cfg.ChangeLog, "rewrite.add-change-log", true, "Keep a list of the changes in --tmp.dir.")
+			return t.task(func(ctx context.Context, p *process, bkt thanosobjstore.InstrumentedBucket) (err error) {
+				if cfg.IDs, err = bucketops.ParseIDs(ids); err != nil {
+					return fmt.Errorf("flag --id: %w", err)
+				}
+				text, err := toDelete.read()
+				if err != nil {
+					return err
+				}
+				if cfg.Deletions, err = bucketops.ParseDeletions(text); err != nil {
+					return fmt.Errorf("flag --%s: %w", toDelete.name, err)
+				}
+				if text, err = toRelabel.read(); err != nil {
+					return err
+				}
+				if cfg.Relabel, err = bucketops.ParseRelabel(text); err != nil {
+					return fmt.Errorf("flag --%s: %w", toRelabel.name, err)
+				}
+				cfg.Hash, cfg.Progress = block.HashFunc(hash), bar(os.Stderr)
+				return bucketops.Rewrite(ctx, bkt, cfg, p.out, p.logger)
+			})
+		},
+	}
+}

@@ -58,7 +58,7 @@ func salvage(ctx context.Context, files stream.Files, m *block.Meta, parent stri
 	var n atomic.Int64
 	cfg := merge.Config{
 		Inputs:  []merge.Input{{Files: files, Meta: m}},
-		MinTime: m.MinTime, MaxTime: m.MaxTime,
+		MinTime: m.MinTime, MaxTime: m.MaxTime + 1, // some writers have a sample at the very end
 		Skip: func(int, *stream.CorruptError) bool {
 			n.Add(1)
 			return true
