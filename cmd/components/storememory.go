@@ -12,7 +12,7 @@ const (
 	processBytes = 48 << 20
 	// Of what is left requests may reserve one in so many bytes. What they hold beside that is garbage that was not
 	// collected yet, frames on their way out, and what is too small to be counted.
-	reservedPart = 3
+	reservedPart = 2
 	// A request gets no more than one in so many bytes of what all may reserve.
 	requestPart = 2
 )

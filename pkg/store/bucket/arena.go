@@ -14,7 +14,7 @@ const (
 // arena hands out memory that is taken back all at once. It is charged to a budget by slabs. alloc may be called in
 // parallel.
 type arena struct {
-	budget *share
+	budget *ticket
 
 	mu       sync.Mutex
 	slabs    [][]byte
@@ -68,7 +68,7 @@ func (a *arena) free() {
 
 // hold charges memory that is not an arena's to a budget.
 type hold struct {
-	budget   *share
+	budget   *ticket
 	reserved int64
 }
 

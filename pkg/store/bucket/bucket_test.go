@@ -102,7 +102,7 @@ func openWith(t testing.TB, bkt objstore.BucketReader, cfg Config) (*Store, *pro
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := s.budget.Used(); n != 0 {
+		if n := s.memory.used(); n != 0 {
 			t.Errorf("%d bytes of the budget were not given back", n)
 		}
 	})

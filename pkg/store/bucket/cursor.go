@@ -21,8 +21,14 @@ type cursor struct {
 	req     *store.SeriesRequest
 	metrics *metrics
 	tenant  string
+	share   *share
 	mem     *hold // what is held of posting lists
 	reader  windowReader
+
+	asked    question // nothing, unless answers to questions are kept
+	recalled bool     // its answer was
+	looking  lookup   // between prepare and find
+	planned  *hold    // what it takes
 
 	windows [2]window
 	now     int           // the window that is handed out
@@ -40,19 +46,19 @@ type cursor struct {
 	closed bool
 }
 
-// newCursor makes a cursor that has not been opened.
-func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int) *cursor {
-	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, mem: &hold{budget: acc.memory}, at: -1}
+// newCursor makes a cursor that has not been opened: see begin.
+func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int, mem *share) *cursor {
+	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, share: mem, mem: &hold{budget: &mem.finding}, planned: &hold{budget: &mem.finding}, at: -1}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
 	r.windowBytes = windowBytes(blocks, s.cfg.MemoryBytesMax)
 	r.batchMax = min(s.cfg.SeriesBatchSize, max(1, int(r.windowBytes/batchSeriesBytes)))
 	r.symbols.header = b.header.Symbols()
-	r.entries = &arena{budget: acc.memory}
+	r.entries = &arena{budget: &mem.windows}
 	for i := range c.windows {
-		c.windows[i].data = &arena{budget: acc.memory}
-		r.batches[i].mem = &hold{budget: acc.memory}
+		c.windows[i].data = &arena{budget: &mem.windows}
+		r.batches[i].mem = &hold{budget: &mem.windows}
 	}
 	return c
 }
@@ -81,25 +87,67 @@ func (d *badData) join(o badData) {
 	d.count += o.count - 1
 }
 
-// open finds the series of the block that match; ms are the matchers on stored labels. It also reads the first
-// window, so that several blocks can be opened in parallel.
-func (c *cursor) open(ms []*labels.Matcher) {
+// recall looks for the series in the index cache.
+func (c *cursor) recall(ms []*labels.Matcher) {
+	if !c.block.cache.keeps(expandedItem) {
+		return
+	}
+	c.asked = c.block.question(ms)
+	var err error
+	if c.reader.refs, c.recalled, err = c.block.cachedExpanded(c.ctx, c.asked, c.mem, c.reader.acc); err != nil {
+		c.fail(fmt.Errorf("expanded matching posting: %w", err))
+	}
+}
+
+// prepare looks into the index header for what it takes to find the series that match; ms are the matchers on stored
+// labels.
+func (c *cursor) prepare(ms []*labels.Matcher) {
+	if c.recalled {
+		return
+	}
+	var err error
+	if c.looking, err = c.block.lookup(c.ctx, ms, c.planned, c.share); err != nil {
+		c.fail(fmt.Errorf("expanded matching posting: %w", err))
+	}
+}
+
+// find finds the series of the block that match.
+func (c *cursor) find() {
+	defer c.planned.free()
+	if c.ended || c.err != nil {
+		return
+	}
 	r := &c.reader
-	r.batchSize = min(seriesBatchFirst, r.batchMax)
+	var err error
+	if !c.recalled {
+		r.filter = c.looking.unread
+		if r.refs, err = c.block.expand(c.ctx, c.looking, c.mem, r.acc); err != nil {
+			c.fail(fmt.Errorf("expanded matching posting: %w", err))
+			return
+		}
+		// A single list is kept as it is.
+		if c.asked.text != "" && len(r.filter) == 0 && c.looking.lists() > 1 {
+			c.block.keepExpanded(c.asked, r.refs, r.acc)
+		}
+	}
+	c.looking = lookup{}
+	if r.refs.n == 0 {
+		c.ended = true
+		c.metrics.emptyPostings.WithLabelValues(c.tenant).Inc()
+	}
+}
+
+// first reads the first window.
+func (c *cursor) first() {
+	if c.ended || c.err != nil {
+		return
+	}
+	r := &c.reader
+	r.batchSize = min(seriesBatchFirst, r.batchMax, max(1, int(r.windowBytes/c.block.batchBytes(c.req))))
 	if n := c.req.Limit; n > 0 && r.shard == nil {
 		r.batchSize = min(r.batchSize, n)
 	}
-	var err error
-	if r.refs, r.filter, err = c.block.expand(c.ctx, ms, c.mem, r.acc); err != nil {
-		c.fail(fmt.Errorf("expanded matching posting: %w", err))
-		return
-	}
-	if len(r.refs) == 0 {
-		c.ended = true
-		c.metrics.emptyPostings.WithLabelValues(c.tenant).Inc()
-		return
-	}
-	r.symbols.expect(len(r.refs))
+	r.symbols.expect(r.refs.n)
 	r.read(c.ctx, &c.windows[c.now])
 	c.take()
 }
@@ -162,7 +210,7 @@ func (c *cursor) take() {
 		c.fail(w.err)
 	case w.last:
 		c.ended = true
-	case len(c.reader.refs) > 0 || w.batch.at < len(w.batch.series):
+	case c.reader.refs.n > 0 || w.batch.at < len(w.batch.series):
 		c.ahead()
 	default:
 		c.ended = true
@@ -241,6 +289,7 @@ func (c *cursor) Close() error {
 		<-c.reading
 	}
 	c.mem.free()
+	c.planned.free()
 	r := &c.reader
 	r.entries.free()
 	for i := range c.windows {
@@ -249,7 +298,7 @@ func (c *cursor) Close() error {
 		r.batches[i].mem.free()
 		r.batches[i] = batch{mem: r.batches[i].mem}
 	}
-	r.refs, r.want = nil, nil
+	r.refs, r.taken, r.want = refs{}, nil, nil
 	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
 	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
 	c.block.release()

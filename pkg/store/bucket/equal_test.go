@@ -291,7 +291,7 @@ func TestWindows(t *testing.T) {
 		peak := int64(0)
 		var kept []*store.Series
 		for cur.Next() {
-			peak = max(peak, s.budget.Used())
+			peak = max(peak, s.memory.used())
 			kept = append(kept, store.Keep(cur))
 		}
 		if cur.Err() != nil || len(cur.Warnings()) > 0 {

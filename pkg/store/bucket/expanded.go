@@ -33,8 +33,9 @@ func (b *loaded) question(ms []*labels.Matcher) question {
 	return question{cacheKey{expandedItem, b.meta.ULID, xxhash.Sum64String(text)}, text}
 }
 
-// cachedExpanded returns the references that are kept for a question, as expand does.
-func (b *loaded) cachedExpanded(ctx context.Context, q question, mem *hold, acc *account) (refs []uint32, found bool, err error) {
+// cachedExpanded returns the references that are kept for a question, as expand does. What comes from outside is charged
+// to mem; what is in memory here stays the cache's.
+func (b *loaded) cachedExpanded(ctx context.Context, q question, mem *hold, acc *account) (_ refs, found bool, err error) {
 	defer func() {
 		n := 0
 		if found {
@@ -44,55 +45,25 @@ func (b *loaded) cachedExpanded(ctx context.Context, q question, mem *hold, acc 
 	}()
 	f := b.cache.fetch(ctx, []cacheKey{q.key}, acc.tenant)[0]
 	if f.data == nil {
-		return nil, false, nil
-	}
-	if f.remote {
-		scratch := &hold{budget: mem.budget}
-		defer scratch.free()
-		if scratch.reserve(int64(len(f.data))) != nil {
-			return nil, false, nil
-		}
+		return refs{}, false, nil
 	}
 	n, deltas, ok := cutExpanded(f.data, q.text)
-	if !ok {
-		return nil, false, nil
+	if !ok || f.remote && (!ascending(n, deltas) || mem.reserve(int64(len(f.data))) != nil) {
+		return refs{}, false, nil
 	}
-	acc.memory.weigh(q.text, int64(n)*4)
-	if err := mem.reserve(int64(n) * 4); err != nil {
-		return nil, false, err
-	}
-	refs = make([]uint32, n)
-	if !decodeRefs(refs, deltas) {
-		mem.budget.Release(int64(n) * 4)
-		mem.reserved -= int64(n) * 4
-		return nil, false, nil
-	}
-	if n == 0 {
-		refs = nil
-	}
-	return refs, true, acc.addSeries(n)
+	return refs{b: deltas, n: n}, true, acc.addSeries(n)
 }
 
 // keepExpanded keeps the answer to a question.
-func (b *loaded) keepExpanded(q question, refs []uint32, acc *account) {
-	size := 2*binary.MaxVarintLen64 + len(q.text)
-	last := uint32(0)
-	for _, ref := range refs {
-		size += uvarintLen(uint64(ref - last))
-		last = ref
-	}
+func (b *loaded) keepExpanded(q question, r refs, acc *account) {
+	size := 2*binary.MaxVarintLen64 + len(q.text) + len(r.b)
 	if !b.cache.wants(expandedItem, size) {
 		return
 	}
 	data := binary.AppendUvarint(make([]byte, 0, size), uint64(len(q.text)))
 	data = append(data, q.text...)
-	data = binary.AppendUvarint(data, uint64(len(refs)))
-	last = 0
-	for _, ref := range refs {
-		data = binary.AppendUvarint(data, uint64(ref-last))
-		last = ref
-	}
-	b.cache.keep(q.key, data, acc.tenant)
+	data = binary.AppendUvarint(data, uint64(r.n))
+	b.cache.keep(q.key, append(data, r.b...), acc.tenant)
 }
 
 // cutExpanded returns the number of references and where they are, unless the data is of another question.
@@ -109,16 +80,15 @@ func cutExpanded(data []byte, text string) (n int, deltas []byte, ok bool) {
 	return int(count), data[k:], true
 }
 
-// decodeRefs tells whether there are as many references as are wanted, each more than the one before.
-func decodeRefs(refs []uint32, deltas []byte) bool {
+// ascending tells whether there are so many references, each more than the one before, and nothing else.
+func ascending(n int, deltas []byte) bool {
 	last := uint64(0)
-	for i := range refs {
+	for range n {
 		d, k := binary.Uvarint(deltas)
 		if k <= 0 || d == 0 || d > 1<<32-1-last {
 			return false
 		}
-		last += d
-		refs[i], deltas = uint32(last), deltas[k:]
+		last, deltas = last+d, deltas[k:]
 	}
 	return len(deltas) == 0
 }

@@ -363,9 +363,15 @@ func TestLimits(t *testing.T) {
 	// The bytes of the chunks come last.
 	s := open(t, bkt, Config{})
 	a := s.newAccount("t")
-	for _, c := range s.open(t.Context(), upRequest(store.Warn), s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0, false) }), a, "t") {
+	mem := s.memory.newShare(0)
+	cs, err := s.open(t.Context(), upRequest(store.Warn), s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0, false) }), a, mem, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cs {
 		c.Close()
 	}
+	mem.leave()
 	n := a.bytes.Load()
 	f(Config{BytesLimit: n - 1}, "bytes", "load chunks: exceeded bytes limit while fetching chunks: limit ")
 	f(Config{BytesLimit: n}, "", "")

@@ -34,7 +34,12 @@ func TestFetchedPerUsed(t *testing.T) {
 		req := &store.SeriesRequest{MinTime: mint, MaxTime: maxt, Matchers: ms}
 		ts := s.targets(ms, nil, func(g *blockGroup) []*loaded { return g.choose(mint, maxt, 0, false) })
 		used, series := int64(0), 0
-		for _, c := range s.open(t.Context(), req, ts, acc, "t") {
+		mem := s.memory.newShare(0)
+		cs, err := s.open(t.Context(), req, ts, acc, mem, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cs {
 			for c.Next() {
 				series++
 			}
@@ -43,6 +48,7 @@ func TestFetchedPerUsed(t *testing.T) {
 			}
 			_ = c.Close()
 		}
+		mem.leave()
 		for d := range dataTypes {
 			used += int64(acc.touchedBytes[d].Load())
 		}

@@ -124,12 +124,16 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 		ws  store.Warnings
 		g   errgroup.Group
 	)
-	mem := &hold{budget: acc.memory}
+	names := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
+	defer names.leave()
+	mem := &hold{budget: &names.finding}
 	defer mem.free()
 	g.SetLimit(openConcurrency)
 	for _, t := range ts {
-		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts))
+		own := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
+		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts), own)
 		g.Go(func() error {
+			defer own.leave()
 			defer c.Close()
 			var err error
 			add := func(v string) {
@@ -146,7 +150,12 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 				c.fail(fmt.Errorf("open index header: %w", err))
 			} else {
 				from(t, add, func(ms []*labels.Matcher, f func(labels.Labels) bool) {
-					c.open(ms)
+					if _, refused := s.begin(ctx, []*cursor{c}, func(int) []*labels.Matcher { return ms }, func(int) bool { return false }); refused != nil {
+						mu.Lock()
+						defer mu.Unlock()
+						err = refused
+						return
+					}
 					for c.Next() && f(c.At().Labels) {
 					}
 				})

@@ -13,14 +13,6 @@ const (
 	lazyByKeys = "keys_limit"
 )
 
-// bytes is what the posting lists of the group take in the index.
-func (g *group) bytes() (n int64) {
-	for _, l := range g.lists {
-		n += l.Len()
-	}
-	return n
-}
-
 // postingBytes is what a series takes in a posting list, postingListBytes what a list takes besides.
 const (
 	postingBytes     = 4
@@ -37,12 +29,12 @@ func (b *loaded) lazily(groups []group) (kept []group, unread []*labels.Matcher)
 	least := -1
 	sizes := make([]int64, len(groups))
 	for i := range groups {
-		sizes[i] = groups[i].bytes()
+		sizes[i] = groups[i].lists.bytes
 		if groups[i].add && (least < 0 || sizes[i] < sizes[least]) {
 			least = i
 		}
 	}
-	expected := max(1, (sizes[least]-int64(len(groups[least].lists))*postingListBytes)/postingBytes)
+	expected := max(1, groups[least].lists.series())
 	seriesBytes := expected * b.seriesLengths.guess()
 	for i := range groups {
 		g := &groups[i]
@@ -51,7 +43,7 @@ func (b *loaded) lazily(groups []group) (kept []group, unread []*labels.Matcher)
 		case i == least || g.matcher == nil:
 		case sizes[i] > seriesBytes:
 			reason = lazyBySize
-		case b.cfg.KeySeriesRatioMax > 0 && float64(len(g.lists)) > b.cfg.KeySeriesRatioMax*float64(expected):
+		case b.cfg.KeySeriesRatioMax > 0 && float64(g.lists.n) > b.cfg.KeySeriesRatioMax*float64(expected):
 			reason = lazyByKeys
 		}
 		if reason == "" {

@@ -28,7 +28,6 @@ type account struct {
 	limits  Config
 	tenant  string
 	dropped func(reason string)
-	memory  *share
 
 	series, chunks, bytes atomic.Uint64
 	refused               atomic.Bool

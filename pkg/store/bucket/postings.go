@@ -18,7 +18,7 @@ import (
 // it rejects.
 type group struct {
 	add     bool
-	lists   []indexheader.Range
+	lists   lists
 	matcher *labels.Matcher // nil: all series
 }
 
@@ -46,7 +46,9 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem 
 			slices.Sort(vs)
 			for _, v := range slices.Compact(vs) {
 				if rg, ok := h.Postings(m.Name, v); ok && v != "" && want(v) {
-					g.lists = append(g.lists, rg)
+					if err := g.lists.add(rg, mem); err != nil {
+						return nil, err
+					}
 				}
 			}
 		} else {
@@ -60,20 +62,15 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem 
 					}
 				}
 				if v != "" && want(v) {
-					if len(g.lists)%scanStep == 0 {
-						if err = mem.reserve(scanStep * rangeBytes); err != nil {
-							return false
-						}
-					}
-					g.lists = append(g.lists, rg)
+					err = g.lists.add(rg, mem)
 				}
-				return true
+				return err == nil
 			})
 			if err != nil {
 				return nil, err
 			}
 		}
-		if len(g.lists) == 0 {
+		if g.lists.n == 0 {
 			if g.add {
 				return nil, nil
 			}
@@ -87,7 +84,11 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem 
 		if !ok {
 			return nil, nil
 		}
-		groups = append(groups, group{add: true, lists: []indexheader.Range{all}})
+		g := group{add: true}
+		if err := g.lists.add(all, mem); err != nil {
+			return nil, err
+		}
+		groups = append(groups, g)
 	}
 	return groups, nil
 }
@@ -105,56 +106,83 @@ func literals(m *labels.Matcher) ([]string, bool) {
 	}
 }
 
-// expand returns the references of the series of a block that match, in order, and nil if there are none. What the
-// references take is charged to mem; the lists they come from are held only meanwhile.
-func (b *loaded) expand(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (refs []uint32, unread []*labels.Matcher, _ error) {
-	if !b.cache.keeps(expandedItem) {
-		refs, unread, _, err := b.expandLists(ctx, ms, mem, acc)
-		return refs, unread, err
-	}
-	q := b.question(ms)
-	if refs, found, err := b.cachedExpanded(ctx, q, mem, acc); found || err != nil {
-		return refs, nil, err
-	}
-	refs, unread, lists, err := b.expandLists(ctx, ms, mem, acc)
-	// A single list is kept as it is.
-	if err == nil && len(unread) == 0 && lists > 1 {
-		b.keepExpanded(q, refs, acc)
-	}
-	return refs, unread, err
+// lookup is what it takes to find the series of a block that match.
+type lookup struct {
+	groups []group
+	unread []*labels.Matcher // whose lists are left unread
 }
 
-// expandLists is expand by reading posting lists, and returns how many.
-func (b *loaded) expandLists(ctx context.Context, ms []*labels.Matcher, mem *hold, acc *account) (_ []uint32, unread []*labels.Matcher, read int, _ error) {
-	scratch := &hold{budget: mem.budget}
-	defer scratch.free()
-	lists := &arena{budget: mem.budget}
-	defer lists.free()
-
-	groups, err := plan(ctx, b.header, ms, scratch)
-	if err != nil || len(groups) == 0 {
-		return nil, nil, 0, err
+// lookup plans to find series. The memory of the plan is charged to mem.
+func (b *loaded) lookup(ctx context.Context, ms []*labels.Matcher, mem *hold, s *share) (l lookup, err error) {
+	groups, err := plan(ctx, b.header, ms, mem)
+	if err != nil {
+		return l, err
 	}
 	for i := range groups {
 		if g := &groups[i]; g.matcher != nil {
-			acc.memory.weigh(g.matcher.String(), g.bytes())
+			s.weigh(g.matcher.String(), g.lists.bytes)
 		}
 	}
-	groups, unread = b.lazily(groups)
-	data, err := b.fetchPostings(ctx, groups, lists, scratch, acc)
+	l.groups, l.unread = b.lazily(groups)
+	return l, nil
+}
+
+// lists is how many posting lists are read.
+func (l lookup) lists() (n int) {
+	for i := range l.groups {
+		n += l.groups[i].lists.n
+	}
+	return n
+}
+
+// A reference in a list of refs takes so much, as a rule.
+const refBytes = 2
+
+// memory is what expand will take: lasting is the references that it returns, passing what it holds meanwhile.
+func (l lookup) memory() (lasting, passing int64) {
+	least := int64(-1)
+	for i := range l.groups {
+		g := &l.groups[i]
+		passing += g.lists.memory()
+		if n := g.lists.series(); g.add && (least < 0 || n < least) {
+			least = n
+		}
+	}
+	return max(least, 0)*refBytes + slabBytesMin, passing
+}
+
+// expand returns the references of the series of a block that match. What they take is charged to mem; the lists they
+// come from are held only meanwhile.
+func (b *loaded) expand(ctx context.Context, l lookup, mem *hold, acc *account) (none refs, _ error) {
+	if len(l.groups) == 0 {
+		return none, nil
+	}
+	scratch := &hold{budget: mem.budget}
+	defer scratch.free()
+	bytes := &arena{budget: mem.budget}
+	defer bytes.free()
+	data, err := b.fetchPostings(ctx, l.groups, bytes, scratch, acc)
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("fetch and expand postings: %w", err)
+		return none, fmt.Errorf("fetch and expand postings: %w", err)
 	}
 	var selected, rejected []index.Postings
-	for _, g := range groups {
-		read += len(g.lists)
-		ps := make([]index.Postings, len(g.lists))
-		for i, rg := range g.lists {
-			if ps[i], err = decodePostings(data.of(rg)); err != nil {
-				return nil, nil, 0, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
+	for i := range l.groups {
+		g := &l.groups[i]
+		var p index.Postings
+		if g.lists.joined {
+			if p, err = b.union(ctx, &g.lists, scratch, acc); err != nil {
+				return none, fmt.Errorf("fetch and expand postings: %w", err)
 			}
+		} else {
+			ps := make([]index.Postings, len(g.lists.ranges))
+			for i, rg := range g.lists.ranges {
+				if ps[i], err = decodePostings(data.of(rg)); err != nil {
+					return none, fmt.Errorf("fetch and expand postings: %s: list at %d: %w", b.object(postingsData, acc).name, rg.Start, err)
+				}
+			}
+			p = index.Merge(ctx, ps...)
 		}
-		if p := index.Merge(ctx, ps...); g.add {
+		if g.add {
 			selected = append(selected, p)
 		} else {
 			rejected = append(rejected, p)
@@ -164,29 +192,24 @@ func (b *loaded) expandLists(ctx context.Context, ms []*labels.Matcher, mem *hol
 	if len(rejected) > 0 {
 		p = index.Without(p, index.Merge(ctx, rejected...))
 	}
-	var refs []uint32
+	found := refs{mem: mem}
 	for p.Next() {
-		if len(refs) == cap(refs) {
-			if ctx.Err() != nil {
-				return nil, nil, 0, context.Cause(ctx)
-			}
-			grow := max(cap(refs), 256)
-			if err := mem.reserve(int64(grow) * 4); err != nil {
-				return nil, nil, 0, err
-			}
-			refs = slices.Grow(refs, grow)[: len(refs) : len(refs)+grow]
+		if err := found.append(uint32(p.At())); err != nil {
+			return none, err
 		}
-		refs = append(refs, uint32(p.At()))
-		if n := len(refs); n%scanStep == 0 {
+		if n := found.n; n%scanStep == 0 {
+			if ctx.Err() != nil {
+				return none, context.Cause(ctx)
+			}
 			if err := acc.addSeries(scanStep); err != nil {
-				return nil, nil, 0, err
+				return none, err
 			}
 		}
 	}
 	if err := p.Err(); err != nil {
-		return nil, nil, 0, fmt.Errorf("expand postings: %w", err)
+		return none, fmt.Errorf("expand postings: %w", err)
 	}
-	return refs, unread, read, acc.addSeries(len(refs) % scanStep)
+	return found.rewound(), acc.addSeries(found.n % scanStep)
 }
 
 // postingData is the bytes of posting lists, by where they start in the index.
@@ -200,15 +223,17 @@ func (d postingData) of(rg indexheader.Range) []byte {
 	return d.bytes[i]
 }
 
-// fetchPostings reads the lists of all groups.
+// fetchPostings reads the lists of all groups that are not joined.
 func (b *loaded) fetchPostings(ctx context.Context, groups []group, mem *arena, scratch *hold, acc *account) (postingData, error) {
 	var pieces []piece
 	for _, g := range groups {
-		// A piece, its start again, a slice, and the iterator over it.
-		if err := scratch.reserve(int64(len(g.lists)) * 128); err != nil {
+		if g.lists.joined {
+			continue
+		}
+		if err := scratch.reserve(int64(len(g.lists.ranges)) * listBytes); err != nil {
 			return postingData{}, err
 		}
-		for _, rg := range g.lists {
+		for _, rg := range g.lists.ranges {
 			if rg.Len() < 12 {
 				return postingData{}, corruptf("a posting list of %d bytes at %d", rg.Len(), rg.Start)
 			}

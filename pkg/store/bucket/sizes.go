@@ -44,19 +44,25 @@ const (
 	chunkEntryBytes  = 10
 )
 
+// chunkMean is what a chunk takes in its file on average, in bytes; 0 is unknown.
+func (b *loaded) chunkMean() int64 {
+	total := int64(0)
+	for _, s := range b.segments {
+		total += s.size
+	}
+	if n := int64(b.meta.Stats.NumChunks); n > 0 {
+		return total / n
+	}
+	return 0
+}
+
 // firstLengths guesses the lengths of series entries and chunks from what meta.json says.
 func (b *loaded) firstLengths(cfg Config) {
 	series, chunks := int64(0), int64(0)
 	if st := b.meta.Stats; st.NumSeries > 0 {
 		series = seriesEntryBytes + chunkEntryBytes*int64(st.NumChunks/st.NumSeries)
-		total := int64(0)
-		for _, s := range b.segments {
-			total += s.size
-		}
-		if st.NumChunks > 0 {
-			mean := total / int64(st.NumChunks)
-			chunks = mean + mean/4
-		}
+		mean := b.chunkMean()
+		chunks = mean + mean/4
 	}
 	orAtMost := func(first, atMost int64) *lengths {
 		if first <= 0 {

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/thanos-io/objstore"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/block/indexheader"
@@ -54,10 +54,11 @@ type Store struct {
 	metrics *metrics
 	fetcher *block.Fetcher
 	headers *indexheader.Pool
-	budget  *store.Budget
+	memory  *memory
 	cache   *indexCache
 	gate    *gate.Gate
 	slots   chan struct{} // see object
+	lanes   chan struct{} // one for each request that looks into index headers
 	waiting atomic.Int64  // requests at the gate
 
 	syncing sync.Mutex
@@ -94,9 +95,10 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 			FetchOnUse: cfg.IndexHeadersOnUse, Forget: cfg.ForgetIndexHeaders,
 		}, logger, reg),
 		bkt: bkt, cfg: cfg, logger: logger, metrics: newMetrics(cfg, reg), fetcher: fetcher,
-		budget: store.NewBudget("memory for reading blocks", cfg.MemoryBytesMax),
+		memory: newMemory(cfg.MemoryBytesMax),
 		cache:  newIndexCache(cfg, reg),
 		slots:  make(chan struct{}, rangeReadsMax),
+		lanes:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 		gate:   gate.New("thanos_bucket_store_series_gate_queries", cfg.SeriesConcurrency, reg),
 	}
 	s.blocks.Store(newBlockSet(nil, cfg.Name))
@@ -212,14 +214,15 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 	}
 	tenant := tenantOf(ctx)
 	s.metrics.blocksQueried.WithLabelValues(tenant).Observe(float64(len(ts)))
-	a := &answer{store: s, account: s.newAccount(tenant), tenant: tenant}
-	if err := a.account.memory.admit(ctx, s.cfg.beforehand(len(ts))); err != nil {
-		release(ts)
+	a := &answer{store: s, account: s.newAccount(tenant), share: s.memory.newShare(s.cfg.RequestMemoryBytesMax), tenant: tenant}
+	cs, err := s.open(ctx, req, ts, a.account, a.share, tenant)
+	if err != nil {
+		a.share.leave()
 		s.gate.Done()
 		return nil, err
 	}
 	a.coarser = coarserThan(ts, req.MaxResolution)
-	a.Cursor = store.Limit(store.Merge(s.open(ctx, req, ts, a.account, tenant)), req.Limit)
+	a.Cursor = store.Limit(store.Merge(cs), req.Limit)
 	a.opened = time.Now()
 	return a, nil
 }
@@ -246,7 +249,7 @@ func (s *Store) clamp(req *store.SeriesRequest) *store.SeriesRequest {
 }
 
 func (s *Store) newAccount(tenant string) *account {
-	a := &account{limits: s.cfg, tenant: tenant, memory: &share{all: s.budget, max: s.cfg.RequestMemoryBytesMax}, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
+	a := &account{limits: s.cfg, tenant: tenant, dropped: func(reason string) { s.metrics.queriesDropped.WithLabelValues(reason, tenant).Inc() }}
 	a.sentChunkSize = s.metrics.sentChunkSize.WithLabelValues(tenant)
 	for d := range dataTypes {
 		a.fetchDuration[d] = s.metrics.fetchDuration[d].WithLabelValues(tenant)
@@ -262,32 +265,6 @@ func tenantOf(ctx context.Context) string {
 		return t
 	}
 	return tenancy.DefaultTenant
-}
-
-// open opens a cursor in final order over each block, several at a time. The cursors release the blocks.
-func (s *Store) open(ctx context.Context, req *store.SeriesRequest, ts []target, acc *account, tenant string) []store.Cursor {
-	start := time.Now()
-	cs := make([]store.Cursor, len(ts))
-	var g errgroup.Group
-	g.SetLimit(openConcurrency)
-	for i, t := range ts {
-		opt := store.RelabelOptions{External: t.block.labels, Drop: req.WithoutReplicaLabels, Budget: s.budget}
-		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts))
-		c.reader.shard = shardOf(req, opt)
-		g.Go(func() error {
-			if err := t.block.header.Open(ctx); err != nil {
-				c.fail(fmt.Errorf("open index header: %w", err))
-			} else {
-				opt.MayClash = t.block.mayClash(req.WithoutReplicaLabels)
-				c.open(t.matchers)
-			}
-			cs[i] = store.Relabel(c, opt)
-			return nil
-		})
-	}
-	_ = g.Wait()
-	s.metrics.getAll.WithLabelValues(tenant).Observe(time.Since(start).Seconds())
-	return cs
 }
 
 // mayClash tells whether stored labels are named like external or removed ones: the index header names them all.
@@ -319,6 +296,7 @@ type answer struct {
 	store.Cursor
 	store   *Store
 	account *account
+	share   *share
 	tenant  string
 	opened  time.Time
 	series  int
@@ -345,7 +323,7 @@ func (a *answer) Close() error {
 	}
 	a.closed = true
 	err := a.Cursor.Close()
-	a.account.memory.leave()
+	a.share.leave()
 	m := a.store.metrics
 	m.merge.WithLabelValues(a.tenant).Observe(time.Since(a.opened).Seconds())
 	m.resultSeries.WithLabelValues(a.tenant).Observe(float64(a.series))

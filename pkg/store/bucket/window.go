@@ -31,6 +31,10 @@ const windowPart = 32
 // A series of a batch takes so much with its labels and what is noted of its chunks.
 const batchSeriesBytes = 400
 
+// A chunk of a series takes so much beside its data: the chunk, its reference, its length, and what is noted while it is
+// read.
+const chunkNoteBytes = 80 + 8 + 8 + 48
+
 // windowBytes returns the size of the windows of a request over so many blocks, where all requests have memoryMax bytes;
 // 0 is no bound.
 func windowBytes(blocks int, memoryMax int64) int64 {
@@ -81,7 +85,8 @@ type windowReader struct {
 	batchMax    int
 	windowBytes int64
 	batchSize   int
-	refs        []uint32 // of the matching series that are not read yet
+	refs        refs     // of the matching series that are not read yet
+	taken       []uint32 // of the batch that is read
 	symbols     symbolTable
 	entry       seriesEntry
 	want        []wantedChunk
@@ -98,7 +103,7 @@ type windowReader struct {
 func (r *windowReader) read(ctx context.Context, w *window) {
 	*w = window{data: w.data}
 	for b := &r.batches[r.cur]; b.at >= len(b.series); {
-		if len(r.refs) == 0 {
+		if r.refs.n == 0 {
 			w.last = true
 			return
 		}
@@ -125,9 +130,9 @@ func (r *windowReader) read(ctx context.Context, w *window) {
 
 // readSeries reads the next batch of index entries. Series without a chunk in the time range are left out.
 func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badData) error {
-	n := min(r.batchSize, len(r.refs))
-	refs := r.refs[:n]
-	r.refs = r.refs[n:]
+	r.taken = r.refs.take(r.taken[:0], r.batchSize)
+	refs := r.taken
+	n := len(refs)
 	to.mem.free()
 	r.entries.reset()
 	if to.given {
@@ -146,8 +151,8 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 		pieces[i] = piece{off: int64(ref) * step, length: guess}
 		if i+1 < n {
 			pieces[i].length = min(guess, int64(refs[i+1]-ref)*step)
-		} else if len(r.refs) > 0 {
-			pieces[i].length = min(guess, int64(r.refs[0]-ref)*step)
+		} else if next, ok := r.refs.peek(); ok {
+			pieces[i].length = min(guess, int64(next-ref)*step)
 		}
 	}
 	contents, raws, bad := make([][]byte, n), make([][]byte, n), make([]error, n)
@@ -208,7 +213,8 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	// An entry's length takes a byte or two, its checksum four; then comes the next multiple of the step.
 	r.block.seriesLengths.learn(n, func(i int) int64 { return int64(len(contents[i])) + 2 + 4 })
 	r.acc.touch(seriesData, n, len(missing), bytes)
-	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(bytes/int64(n), 1))))
+	held := max(bytes, to.mem.reserved) / int64(n)
+	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(held, 1))))
 	return nil
 }
 
@@ -270,9 +276,7 @@ func (r *windowReader) addSeries(to *batch, content []byte) error {
 	if err := r.acc.addChunks(n); err != nil {
 		return err
 	}
-	// The labels, the series itself, and for each chunk the chunk, its reference, its length and what is noted while it
-	// is read.
-	if err := to.mem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*(80+8+8+48)); err != nil {
+	if err := to.mem.reserve(int64(ls.ByteSize()) + 48 + int64(n)*chunkNoteBytes); err != nil {
 		return err
 	}
 	to.series = append(to.series, batchSeries{labels: ls, from: from, to: len(to.chunks)})
