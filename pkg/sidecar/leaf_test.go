@@ -301,7 +301,7 @@ func TestCallerGoesAway(t *testing.T) {
 	f, _, cc := startLeaf(t)
 	info, err := infopb.NewInfoClient(cc).Info(context.Background(), &infopb.InfoRequest{})
 	check(t, err)
-	equal(t, `label_sets: {EXTERNAL} ComponentType: "sidecar" store: {min_time: 1000000 max_time: 9223372036854775807 supports_sharding: true supports_without_replica_labels: true
+	equal(t, `label_sets: {EXTERNAL} ComponentType: "sidecar" store: {min_time: 1000000 max_time: 9223372036854775807 supports_sharding: true supports_without_replica_labels: true chunks_name_replicas: true
 		tsdb_infos: {labels: {EXTERNAL} min_time: 1000000 max_time: 9223372036854775807}} rules: {} targets: {} metric_metadata: {} exemplars: {} status: {}`, info)
 
 	slow := make(chan struct{})
