@@ -12,11 +12,6 @@ var later = map[string]map[string]string{
 		"inject-test-addresses":                       "it is for Thanos's own tests",
 		"alert.query-url":                             "there is no page yet",
 		"web.prefix-header":                           "there is no page yet",
-		"rule.partial-response":                       "rules are not served yet",
-		"target.partial-response":                     "targets are not served yet",
-		"metric-metadata.partial-response":            "metadata is not served yet",
-		"exemplar.partial-response":                   "exemplars are not served yet",
-		"status.partial-response":                     "TSDB status is not served yet",
 	},
 	"compact": {
 		"web.prefix-header":                           "there is no page yet",
@@ -25,10 +20,8 @@ var later = map[string]map[string]string{
 	},
 	"sidecar": {},
 	"store": {
-		"objstore-parquet.config":      "blocks in Parquet are not read",
-		"objstore-parquet.config-file": "blocks in Parquet are not read",
-		"web.prefix-header":            "there is no page yet",
-		"web.disable":                  "there is no page yet",
+		"web.prefix-header": "there is no page yet",
+		"web.disable":       "there is no page yet",
 	},
 }
 

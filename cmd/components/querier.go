@@ -18,6 +18,7 @@ import (
 	"github.com/koios-metrics/koios/pkg/dedup"
 	"github.com/koios-metrics/koios/pkg/discovery"
 	"github.com/koios-metrics/koios/pkg/endpoint"
+	"github.com/koios-metrics/koios/pkg/federate"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/query/api"
 	"github.com/koios-metrics/koios/pkg/serve"
@@ -32,8 +33,8 @@ import (
 // run builds the querier.
 //
 //	HTTP ─▶ api ─▶ Querier ─┐
-//	gRPC ─▶ server ─────────┴▶ fanout ─▶ endpoint.Set ─▶ sidecars, stores, queriers …
-//	                                      (loop)
+//	gRPC ─▶ server ─────────┴▶ fanout ─────┬▶ endpoint.Set ─▶ sidecars, stores, queriers …
+//	both ─▶ rules, targets … ─▶ Federation ┘   (loop)
 func (c *queryFlags) run(p *process) error {
 	budget := c.budget()
 	set, err := c.endpointSet(p, budget)
@@ -75,24 +76,31 @@ func (c *queryFlags) run(p *process) error {
 	if err != nil {
 		return err
 	}
-	a, err := api.New(q, c.apiConfig(p, set, whose), p.logger, p.reg)
+	fed, err := c.federation(set, budget)
+	if err != nil {
+		return err
+	}
+	a, err := api.New(q, c.apiConfig(p, set, fed, whose), p.logger, p.reg)
 	if err != nil {
 		return err
 	}
 	a.Register(hs, prefix, hs.Wrap)
-	return p.addGRPC(c.grpc, &c.requestLog, c.services(p, fan))
+	return p.addGRPC(c.grpc, &c.requestLog, c.services(p, fan, fed))
 }
 
 // services are what this querier offers to others above it.
-func (c *queryFlags) services(p *process, fan *fanout.Store) func(*grpc.Server) {
+func (c *queryFlags) services(p *process, fan *fanout.Store, fed *federate.Federation) func(*grpc.Server) {
 	return func(s *grpc.Server) {
 		storepb.RegisterStoreServer(s, server.New(fan, c.limits.config(), p.logger, p.reg))
 		infopb.RegisterInfoServer(s, server.NewInfo(func() (*infopb.InfoResponse, error) {
 			if !p.probe.IsReady() {
 				return nil, server.ErrNotReady
 			}
-			return server.InfoOf("query", fan.Describe()), nil
+			info := server.InfoOf("query", fan.Describe())
+			federate.Announce(info)
+			return info, nil
 		}))
+		fed.Register(s)
 	}
 }
 
@@ -196,6 +204,32 @@ func (c *queryFlags) fanout(p *process, set *endpoint.Set) (*fanout.Store, error
 	}, p.logger, p.reg), nil
 }
 
+// federation asks for what is no PromQL.
+func (c *queryFlags) federation(set *endpoint.Set, budget *store.Budget) (*federate.Federation, error) {
+	selector, err := parseLabels(c.selectorLabels)
+	if err != nil {
+		return nil, fmt.Errorf("flag --selector-label: %w", err)
+	}
+	return federate.New(set, federate.Config{
+		ReplicaLabels:  c.replicaLabels,
+		SelectorLabels: selector,
+		Timeout:        c.responseTimeout,
+		Budget:         budget,
+		Rules:          partialResponse(c.partialRules),
+		Targets:        partialResponse(c.partialTargets),
+		Metadata:       partialResponse(c.partialMetadata),
+		Exemplars:      partialResponse(c.partialExemplars),
+		Status:         partialResponse(c.partialStatus),
+	}), nil
+}
+
+func partialResponse(warn bool) store.PartialResponse {
+	if warn {
+		return store.Warn
+	}
+	return store.Abort
+}
+
 func (c *queryFlags) queryConfig(budget *store.Budget, mode dedup.Mode) query.Config {
 	return query.Config{
 		Engine:                    c.engine,
@@ -221,7 +255,7 @@ func (c *queryFlags) tenancy() tenancy.Config {
 	return tenancy.Config{Header: c.tenantHeader, Tenant: c.defaultTenant, CertificateField: c.tenantCertField}
 }
 
-func (c *queryFlags) apiConfig(p *process, set *endpoint.Set, whose tenancy.Config) api.Config {
+func (c *queryFlags) apiConfig(p *process, set *endpoint.Set, fed *federate.Federation, whose tenancy.Config) api.Config {
 	return api.Config{
 		ReplicaLabels:            c.replicaLabels,
 		PartialResponse:          c.partial,
@@ -234,6 +268,7 @@ func (c *queryFlags) apiConfig(p *process, set *endpoint.Set, whose tenancy.Conf
 		TenantLabel:              c.tenantLabel,
 		DisableCORS:              c.web.disableCORS,
 		Stores:                   set.Status,
+		Federation:               fed,
 		Status:                   p.status(),
 		DurationQuantiles:        c.durationQuantiles,
 		SampleQuantiles:          c.sampleQuantiles,

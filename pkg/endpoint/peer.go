@@ -181,21 +181,21 @@ func (p *peer) has(c Capability) (Peer, bool) {
 	return Peer{Name: p.spec.name, Component: componentOf(p.info.GetComponentType()), Conn: p.conn, Description: p.store.Describe(), Info: p.info}, true
 }
 
-// absent returns what the peer holds if it is not asked for it now and was not long ago.
-func (p *peer) absent(unhealthyTimeout time.Duration) (store.Lost, bool) {
+// absent returns what the peer holds if it has the capability, is not asked now and was not long ago.
+func (p *peer) absent(c Capability, unhealthyTimeout time.Duration) (store.Lost, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.queryableLocked() || p.info.GetStore() == nil || time.Since(p.lastGood) > unhealthyTimeout {
+	if p.queryableLocked() || !c.in(p.info) || time.Since(p.lastGood) > unhealthyTimeout {
 		return store.Lost{}, false
 	}
 	return store.Lost{Description: p.store.Describe(), Err: fmt.Errorf("unhealthy: %w", p.lastErr)}, true
 }
 
-// recent tells whether the peer was asked for data and was healthy not long ago.
-func (p *peer) recent(unhealthyTimeout time.Duration) bool {
+// recent tells whether the peer has the capability and was healthy not long ago.
+func (p *peer) recent(c Capability, unhealthyTimeout time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.info.GetStore() != nil && time.Since(p.lastGood) <= unhealthyTimeout
+	return c.in(p.info) && time.Since(p.lastGood) <= unhealthyTimeout
 }
 
 // succeeds tells whether the peer is what another one was, at a new address.

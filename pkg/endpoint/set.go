@@ -163,17 +163,20 @@ func (s *Set) Peers(c Capability) []Peer {
 
 // Absent returns what peers held that were healthy not longer than the unhealthy timeout ago and are not asked
 // now: unhealthy ones, and those that discovery has lost, as it loses a peer that has crashed.
-func (s *Set) Absent() []store.Lost {
+func (s *Set) Absent() []store.Lost { return s.AbsentOf(HasStore) }
+
+// AbsentOf is Absent for the peers that have a capability.
+func (s *Set) AbsentOf(c Capability) []store.Lost {
 	var lost []store.Lost
 	for _, p := range s.all() {
-		if l, ok := p.absent(s.cfg.UnhealthyTimeout); ok {
+		if l, ok := p.absent(c, s.cfg.UnhealthyTimeout); ok {
 			lost = append(lost, l)
 		}
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.leaving {
-		if l.peer != nil && l.peer.recent(s.cfg.UnhealthyTimeout) {
+		if l.peer != nil && l.peer.recent(c, s.cfg.UnhealthyTimeout) {
 			lost = append(lost, store.Lost{Description: l.peer.store.Describe(), Err: errUndiscovered})
 		}
 	}

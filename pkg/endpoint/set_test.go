@@ -230,7 +230,7 @@ func TestDiesAndComesBack(t *testing.T) {
 	}
 	p := s.all()[0]
 	_, listed := p.status(0)
-	_, absent := p.absent(0)
+	_, absent := p.absent(HasStore, 0)
 	if listed || absent {
 		t.Error("the dead peer is not forgotten after the timeout")
 	}
@@ -267,7 +267,7 @@ func TestLostByDiscovery(t *testing.T) {
 		t.Errorf("absent: %+v", lost)
 	}
 	s.mu.RLock()
-	missed := s.leaving[0].peer.recent(0)
+	missed := s.leaving[0].peer.recent(HasStore, 0)
 	s.mu.RUnlock()
 	if missed {
 		t.Error("it is missed for ever")

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/koios-metrics/koios/pkg/endpoint"
+	"github.com/koios-metrics/koios/pkg/federate"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/tenancy"
 )
@@ -42,6 +43,9 @@ type Config struct {
 	DisableCORS bool
 	// Stores lists the endpoints for /api/v1/stores; nil is none.
 	Stores func() []endpoint.Status
+	// Federation answers what is no PromQL: rules, alerts, targets, metadata, exemplars and statistics; nil
+	// leaves their paths out.
+	Federation *federate.Federation
 	// Status tells about the process.
 	Status Status
 

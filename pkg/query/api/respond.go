@@ -55,6 +55,7 @@ func typeOf(err error) errorType {
 		canceled promql.ErrQueryCanceled
 		timeout  promql.ErrQueryTimeout
 		storage  promql.ErrStorage
+		internal *internalError
 	)
 	switch {
 	case errors.As(err, &canceled):
@@ -63,7 +64,7 @@ func typeOf(err error) errorType {
 		return errorTimeout
 	case errors.Is(err, context.Canceled):
 		return errorCanceled
-	case errors.As(err, &storage):
+	case errors.As(err, &storage), errors.As(err, &internal):
 		return errorInternal
 	case store.KindOf(err) == store.KindBadRequest:
 		return errorBadData

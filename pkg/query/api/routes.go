@@ -27,6 +27,7 @@ func (a *API) Register(mux Mux, prefix string, instrument Instrument) {
 	r.add("label_names", "/labels", a.tenant(a.labelNames), get, post)
 	r.add("label_values", "/label/{name}/values", a.tenant(a.labelValues), get)
 	r.add("stores", "/stores", a.stores, get)
+	a.registerFederated(&r)
 	a.cfg.Status.register(&r)
 }
 
