@@ -3,6 +3,7 @@ package components
 import (
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	thanosobjstore "github.com/thanos-io/objstore"
 	"google.golang.org/grpc"
@@ -27,7 +28,16 @@ func userAgent() string { return "Koios/" + version.Version }
 
 // bucket opens the bucket of a configuration, nil if there is none.
 func (p *process) bucket(c *content) (thanosobjstore.InstrumentedBucket, error) {
-	bkt, err := p.openBucket(c)
+	bkt, err := p.openBucket(c, p.reg)
+	if bkt != nil {
+		p.close(bkt.Close)
+	}
+	return bkt, err
+}
+
+// bucketBeside opens a second bucket. Its metrics begin with a prefix, for the buckets may have the same name.
+func (p *process) bucketBeside(c *content, prefix string) (thanosobjstore.InstrumentedBucket, error) {
+	bkt, err := p.openBucket(c, prometheus.WrapRegistererWithPrefix(prefix, p.reg))
 	if bkt != nil {
 		p.close(bkt.Close)
 	}
@@ -37,7 +47,7 @@ func (p *process) bucket(c *content) (thanosobjstore.InstrumentedBucket, error) 
 // resilientBucket opens the bucket of a component that mostly reads it: what fails is tried again, what is late is asked
 // a second time.
 func (p *process) resilientBucket(c *content) (*resilient.Bucket, error) {
-	bkt, err := p.openBucket(c)
+	bkt, err := p.openBucket(c, p.reg)
 	if err != nil {
 		return nil, err
 	}
@@ -49,12 +59,12 @@ func (p *process) resilientBucket(c *content) (*resilient.Bucket, error) {
 	return r, nil
 }
 
-func (p *process) openBucket(c *content) (thanosobjstore.InstrumentedBucket, error) {
+func (p *process) openBucket(c *content, reg prometheus.Registerer) (thanosobjstore.InstrumentedBucket, error) {
 	text, err := c.read()
 	if err != nil || len(text) == 0 {
 		return nil, err
 	}
-	bkt, err := objstore.New(p.logger, text, p.reg, p.component)
+	bkt, err := objstore.New(p.logger, text, reg, p.component)
 	if err != nil {
 		return nil, fmt.Errorf("flag --%s: %w", c.name, err)
 	}

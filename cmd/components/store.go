@@ -86,7 +86,7 @@ func (c *storeFlags) bind(fs *flags) {
 	grpcFlags(fs, &c.grpc)
 	requestLogFlags(fs, &c.requestLog)
 	objstoreFlags(fs, &c.objstore, true)
-	fs.content(&c.parquet, "objstore-parquet.config", "a second bucket with blocks in Parquet", true)
+	fs.content(&c.parquet, "objstore-parquet.config", "a second bucket, of Parquet files: blocks that are in it for whole days are not served from here", true)
 	c.limits.bind(fs)
 	c.web.bind(fs)
 	fs.bool(&c.webDisable, "web.disable", false, "Serve no page; the API stays.")
@@ -112,7 +112,7 @@ func (c *storeFlags) bind(fs *flags) {
 
 	fs.bytes(&c.chunkPoolBytes, "chunk-pool-size", "2GB", "Memory for chunks that are being answered with. See also --store.max-memory.")
 	fs.bytes(&c.memoryBytes, "store.max-memory", "0", "Memory that the whole process keeps to: requests reserve what they read from what the index cache leaves of it, and those past their share are refused. 0 bounds requests by --chunk-pool-size alone. Leave a tenth of the container's limit free.")
-	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk from one start to the next.")
+	fs.bool(&c.cacheIndexHeader, "cache-index-header", true, "Keep index headers on local disk from one start to the next. Without it they are fetched at each start and removed at the end.")
 	fs.bytes(&c.indexCacheSize, "index-cache-size", "250MB", "Memory for the index cache. See also --index-cache.config.")
 	fs.content(&c.indexCache, "index-cache.config", "the index cache", true)
 	inline, file := fs.content(&c.cachingBucket, "store.caching-bucket.config", "the cache of bucket objects", true)
@@ -149,6 +149,13 @@ func (c *storeFlags) run(p *process) error {
 	cfg, err := c.config(p, bkt.Usually)
 	if err != nil {
 		return err
+	}
+	parquet, err := p.bucketBeside(&c.parquet, "parquet_")
+	if err != nil {
+		return err
+	}
+	if parquet != nil {
+		cfg.Parquet = parquet
 	}
 	limitMemory(int64(c.memoryBytes))
 	cached, err := c.cached(p, bkt, bkt.Usually)

@@ -218,7 +218,7 @@ func (f *Fetcher) look(ctx context.Context) (View, listing, error) {
 	})
 	gate.Spread(ctx, f.cfg.Concurrency, len(fetch), func(i int) bool {
 		id := fetch[i]
-		m, err := f.get(ctx, id)
+		m, err := f.get(ctx, id, found.blocks[id].meta.modified)
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -275,7 +275,7 @@ func (f *Fetcher) recall(ctx context.Context, found listing) map[ulid.ULID]known
 	return known
 }
 
-// recallDisk returns metadata that was cached on disk after modified.
+// recallDisk returns metadata that was cached on disk as of modified, or later.
 func (f *Fetcher) recallDisk(id ulid.ULID, modified time.Time) (knownMeta, bool) {
 	dir := filepath.Join(f.cfg.CacheDir, id.String())
 	st, err := os.Stat(filepath.Join(dir, MetaFilename))
@@ -296,15 +296,15 @@ type corruptMetaError struct{ err error }
 func (e *corruptMetaError) Error() string { return "corrupted meta.json: " + e.err.Error() }
 func (e *corruptMetaError) Unwrap() error { return e.err }
 
-// get fetches metadata and keeps it on disk.
-func (f *Fetcher) get(ctx context.Context, id ulid.ULID) (*Meta, error) {
+// get fetches metadata and keeps it on disk; modified is when the listing says that it was written.
+func (f *Fetcher) get(ctx context.Context, id ulid.ULID, modified time.Time) (*Meta, error) {
 	m, err := GetMeta(ctx, f.bkt, id)
 	if err != nil || f.cfg.CacheDir == "" {
 		return m, err
 	}
 	dir := filepath.Join(f.cfg.CacheDir, id.String())
 	if err := os.MkdirAll(dir, 0o777); err == nil {
-		err = f.cache(dir, m)
+		err = f.cache(dir, m, modified)
 		if err != nil {
 			// The cache saves requests after a restart; without it everything works.
 			level.Warn(f.logger).Log("msg", "block metadata could not be cached on disk", "block", id, "err", err)
@@ -313,8 +313,9 @@ func (f *Fetcher) get(ctx context.Context, id ulid.ULID) (*Meta, error) {
 	return m, nil
 }
 
-// cache keeps metadata on disk. It is not synced: what a crash leaves is checked when it is read.
-func (f *Fetcher) cache(dir string, m *Meta) error {
+// cache keeps metadata on disk. It is not synced: what a crash leaves is checked when it is read. The file gets the time
+// of the object, so that neither clocks that differ nor the kernel's coarse one make it look older than that.
+func (f *Fetcher) cache(dir string, m *Meta, modified time.Time) error {
 	b, err := m.Bytes()
 	if err != nil {
 		return err
@@ -322,6 +323,11 @@ func (f *Fetcher) cache(dir string, m *Meta) error {
 	path := filepath.Join(dir, MetaFilename)
 	if err := os.WriteFile(path+".tmp", b, 0o666); err != nil {
 		return err
+	}
+	if !modified.IsZero() {
+		if err := os.Chtimes(path+".tmp", modified, modified); err != nil {
+			return err
+		}
 	}
 	return os.Rename(path+".tmp", path)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/thanos-io/objstore"
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/block/indexheader"
@@ -44,6 +45,10 @@ type Config struct {
 	ConsistencyDelay time.Duration
 	// IgnoreDeletionMarksDelay is how long after it was marked for deletion a block is still served. 0 is at once.
 	IgnoreDeletionMarksDelay time.Duration
+
+	// Parquet is a bucket of Parquet files. Blocks that are in it are somebody else's to serve (see
+	// block.NewParquetConverted); nil is none.
+	Parquet objstore.BucketReader
 
 	// MemoryBytesMax bounds what all requests together hold of postings, series and chunks; 0 is no bound. A request
 	// past it is refused.

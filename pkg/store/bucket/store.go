@@ -76,15 +76,19 @@ func New(bkt objstore.BucketReader, cfg Config, logger log.Logger, reg prometheu
 	if err := os.MkdirAll(cfg.DataDir, 0o777); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
+	var filters []block.Filter
+	if cfg.Parquet != nil {
+		filters = append(filters, block.NewParquetConverted(cfg.Parquet, cfg.MetaFetchConcurrency, logger))
+	}
 	fetcher, err := block.NewFetcher(bkt, block.FetcherConfig{
 		Discovery: cfg.Discovery, Concurrency: cfg.MetaFetchConcurrency, CacheDir: metaCacheDir(cfg.DataDir),
-		Filters: []block.Filter{
+		Filters: append(filters,
 			block.TimePartition(cfg.MinTime, cfg.MaxTime),
 			block.LabelShard(cfg.Selector),
 			block.ConsistencyDelay(cfg.ConsistencyDelay, nil),
 			block.NewDeletionMarks(bkt, cfg.IgnoreDeletionMarksDelay, cfg.MetaFetchConcurrency, logger),
 			block.Duplicates(),
-		},
+		),
 	}, logger, reg)
 	if err != nil {
 		return nil, err
