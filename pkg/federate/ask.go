@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/koios-metrics/koios/pkg/endpoint"
@@ -126,11 +128,15 @@ func listen[Res any, F interface {
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline)*9/10)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no full answer within %s", timeout))
+	late := fmt.Errorf("no full answer within %s", timeout.Round(time.Millisecond))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, late)
 	defer cancel()
 	failed := func(err error) error {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = context.Cause(ctx)
+		case status.Code(err) == codes.DeadlineExceeded: // the peer's clock was faster
+			err = late
 		}
 		return fmt.Errorf("read %s of %s: %w", q.what, p.Name, err)
 	}
