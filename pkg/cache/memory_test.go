@@ -25,7 +25,9 @@ func newMemory(t testing.TB, cfg MemoryConfig) (*Memory, *memoryMetrics) {
 }
 
 // Shows that a cache in memory stays within its bound after every call, and that its gauges say what is there: entries
-// of random sizes are stored and replaced. A mutant that weighs without the overhead dies here.
+// of random sizes are stored and replaced.
+//
+// Mutant seen killed: entries are weighed without their overhead.
 func TestMemoryBound(t *testing.T) {
 	const bound = 100_000
 	m, metrics := newMemory(t, MemoryConfig{BytesMax: bound, ItemBytesMax: 20_000})

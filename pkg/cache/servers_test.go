@@ -282,7 +282,9 @@ func TestRemoteLater(t *testing.T) {
 }
 
 // Shows that entries that were damaged, cut, made by others or kept for another key are dropped and counted, with every
-// byte of an entry flipped in turn. A mutant whose checksum leaves out the key dies here.
+// byte of an entry flipped in turn.
+//
+// Mutant seen killed: the checksum leaves out the key.
 func TestRemoteCorrupt(t *testing.T) {
 	p := startMemcached(t)
 	c, _ := newCache(t, kinds["memcached"](t, p.addr), Options{})

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Shows that quantiles of known durations are found to a few percent, and nothing is told of too little. A mutant that
-// forgets to add one to the bucket's number dies here.
+// Shows that quantiles of known durations are found to a few percent, and nothing is told of too little.
+//
+// Mutant seen killed: the quantile is three buckets lower.
 func TestQuantiles(t *testing.T) {
 	f := func(quantile float64, draw func(*rand.Rand) time.Duration, want time.Duration) {
 		t.Helper()

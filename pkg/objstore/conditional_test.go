@@ -49,7 +49,9 @@ func s3Config(url string) string {
 }
 
 // exerciseConditional shows what Conditional promises: one of many writers wins each round, and nobody who was refused
-// has written. A mutant that compares no versions, or renames in place of linking, dies here.
+// has written.
+//
+// Mutants seen killed: versions are not compared; a file is renamed in place of linked.
 func exerciseConditional(t *testing.T, bkt objstore.Bucket) {
 	c, err := ConditionalOf(bkt)
 	if err != nil {

@@ -43,7 +43,9 @@ func content(t *testing.T, r io.ReadCloser, err error) string {
 }
 
 // Shows that any range of a chunk object is what the bucket has, whatever is cached, in at most so many requests, and
-// that a second read needs none. A mutant that aligns the last piece to its full size dies here.
+// that a second read needs none.
+//
+// Mutant seen killed: the last piece is handed out to its full size.
 func TestRanges(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	object := make([]byte, 1037)
@@ -102,7 +104,7 @@ func TestBrokenRange(t *testing.T) {
 // Shows that the first read of an object asks for its size at the same time, that later reads ask for it no more, and
 // that nothing is made of what is not there.
 //
-// Mutant seen killed: the size is asked for first.
+// Mutant seen killed: a body that was cut while the size was asked for is taken for whole (by TestBrokenRange).
 func TestFirstRange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, under := setup(t, DefaultConfig)
