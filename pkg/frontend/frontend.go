@@ -166,6 +166,12 @@ func (f *Frontend) serveMetadata(w http.ResponseWriter, r *http.Request, c call)
 	}
 	q, err := parseMetadata(c, form, &f.cfg.Metadata, f.cfg.Now().UnixMilli())
 	if err != nil {
+		leave, err := f.down.queue.enter(r.Context(), c.tenant)
+		if err != nil {
+			f.writeError(w, err)
+			return
+		}
+		defer leave()
 		f.proxy.ServeHTTP(w, withForm(r, form))
 		return
 	}

@@ -30,7 +30,9 @@ import (
 //     equal: what the order is within a shard is not known to be the same.
 //   - A binary operator over two vectors, set operators among them, looks at the elements with the same matching labels: all
 //     of on() or all but those of ignoring(). With S ⊆ on, or none of S in ignoring, these are in one shard, and what
-//     comes out has them.
+//     comes out has them. But an operator that is no set operator fails where the side that must have one element for
+//     each match has two, and that not where the other side is empty as a whole: as it may be in one shard, while it is
+//     not in all. So such a side must be an aggregation whose groups differ in the matching labels.
 //   - A binary operator of a vector and a number is a function of each series.
 //   - What is the same in each shard is not local: numbers, vector(), the calendar without an argument; absent() is there
 //     in every shard without a match; sort says an order that a union has not; info adds labels of other series.
@@ -124,11 +126,51 @@ func (a *shardAnalysis) localBinary(e *parser.BinaryExpr) bool {
 		} else {
 			a.forbid(e.VectorMatching.MatchingLabels...)
 		}
+		if !e.Op.IsSetOperator() && !oneEach(e) {
+			return false
+		}
 		return a.local(e.LHS) && a.local(e.RHS)
 	case left:
 		return a.local(e.LHS) && sameNumber(e.RHS)
 	case right:
 		return sameNumber(e.LHS) && a.local(e.RHS)
+	}
+	return false
+}
+
+// oneEach tells whether the sides of a binary operator that must have one element for each match can have no more.
+func oneEach(e *parser.BinaryExpr) bool {
+	m := e.VectorMatching
+	left, right := differing(e.LHS, m), differing(e.RHS, m)
+	switch m.Card {
+	case parser.CardOneToOne:
+		return left && right
+	case parser.CardManyToOne:
+		return right
+	case parser.CardOneToMany:
+		return left
+	}
+	return false
+}
+
+// differing tells whether all elements of a vector differ in the matching labels.
+func differing(expr parser.Expr, m *parser.VectorMatching) bool {
+	switch e := unwrapped(expr).(type) {
+	case *parser.AggregateExpr:
+		if e.Without || e.Op == parser.COUNT_VALUES {
+			return false
+		}
+		for _, l := range e.Grouping {
+			if slices.Contains(m.MatchingLabels, l) != m.On {
+				return false
+			}
+		}
+		return true
+	case *parser.BinaryExpr:
+		if e.RHS.Type() == parser.ValueTypeScalar {
+			return differing(e.LHS, m)
+		}
+		return e.LHS.Type() == parser.ValueTypeScalar && differing(e.RHS, m)
 	}
 	return false
 }

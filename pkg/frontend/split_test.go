@@ -147,7 +147,12 @@ func TestShardLabels(t *testing.T) {
 	f(`sum by (a) (up) / on (b) sum by (b) (down)`, "")
 	f(`sum by (a, b) (up) / on (a) group_left sum by (a) (down)`, "a")
 	f(`sum by (a, b) (up) / ignoring (b) group_left sum by (a) (down)`, "a")
-	f(`up * on (a) down`, "a")
+	f(`up * on (a) group_left sum by (a) (down) / 2`, "a")
+	f(`sum by (a) (down) * on (a) group_right up`, "a")
+	f(`up * on (a) down`, "") // whether two on one side are an error depends on whether there are any on the other
+	f(`up * on (a) group_left down`, "")
+	f(`sum by (a, b) (up) * on (a) sum by (a) (down)`, "")
+	f(`sum by (a, b) (up) * ignoring (b) sum by (a) (down)`, "")
 	f(`up and on (a) down`, "a")
 	f(`sum by (a) (up) or vector(0)`, "")
 	f(`sum by (a) (up or vector(0))`, "")
