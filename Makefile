@@ -103,6 +103,12 @@ campaign-store: ## Ask generated blocks as Koios and as Prometheus's own reader 
 	KOIOS_STORE_CASES=$(CASES) KOIOS_STORE_SEED=$(SEED) KOIOS_STORE_STATE=$(BIN)/campaign/store-$(SEED).json \
 		$(GO) test -count=1 -timeout=0 -run='^TestLikePrometheus$$' -v ./pkg/store/bucket
 
+SEQUENCES ?= 1000
+.PHONY: campaign-frontend
+campaign-frontend: ## Ask sequences of generated questions of a frontend and its querier (FIRST=0 SEQUENCES=1000 SEED=1 QUERIES=10000); FIRST goes on
+	KOIOS_FRONTEND_SEQUENCES=$(SEQUENCES) FIRST=$(FIRST) $(GO) test -count=1 -timeout=0 -run='^TestRangesEqualTheQueriers$$' -v ./test/frontend
+	KOIOS_FRONTEND_QUERIES=$(QUERIES) SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run='^TestShardsEqualTheWhole$$' -v ./test/frontend
+
 .PHONY: hostile
 hostile: ## Ask a store of 512 MiB for everything of 1.2 million series, 500 times and 20 at once; needs root
 	KOIOS_HOSTILE_SERIES=1200000 KOIOS_HOSTILE_REQUESTS=500 KOIOS_HOSTILE_MIB=512 KOIOS_HOSTILE_STRICT=1 \
