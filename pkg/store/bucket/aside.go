@@ -2,14 +2,16 @@ package bucket
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/koios-metrics/koios/pkg/block"
 )
 
-// SetAside is a block of the bucket that is not served though no filter took it out.
+// SetAside is a block of the bucket that is not served though no filter took it out, or of which a part can't be.
 type SetAside struct {
 	ID ulid.ULID
 	// Meta is nil if the metadata could not be read.
@@ -34,9 +36,20 @@ func setAside(v block.View, notLoaded map[ulid.ULID]error) (out []SetAside) {
 	return out
 }
 
-// SetAside returns the blocks that the last look at the bucket set aside, with the cause. They are tried again at each
-// look.
-func (s *Store) SetAside() []SetAside { return s.blocks.Load().aside }
+// SetAside returns the blocks that the last look at the bucket set aside, with the cause, and those that turned out to be
+// damaged when they were read in the last hour. The former are tried again at each look, the latter after a minute if
+// nothing could be read of them.
+func (s *Store) SetAside() []SetAside {
+	set := s.blocks.Load()
+	out := slices.Clone(set.aside)
+	for id, b := range set.byID {
+		if d := b.damage.Load(); d != nil && time.Since(d.at) < damageListed {
+			out = append(out, SetAside{id, b.meta, fmt.Errorf("%s: %w", d.part, d.cause)})
+		}
+	}
+	slices.SortFunc(out, func(a, b SetAside) int { return a.ID.Compare(b.ID) })
+	return out
+}
 
 // CloseIdle closes index headers that nobody uses, until the context ends.
 func (s *Store) CloseIdle(ctx context.Context) error { return s.headers.Run(ctx) }

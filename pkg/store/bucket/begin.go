@@ -3,7 +3,6 @@ package bucket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -55,8 +54,7 @@ func (s *Store) begin(ctx context.Context, cs []*cursor, matchers func(i int) []
 	}
 	deadline, mem := time.Now().Add(memoryWait), cs[0].share
 	each(cs, openConcurrency, func(i int, c *cursor) {
-		if err := c.block.header.Open(ctx); err != nil {
-			c.fail(fmt.Errorf("open index header: %w", err))
+		if !c.openHeader() {
 			return
 		}
 		c.recall(matchers(i))

@@ -67,12 +67,13 @@ func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *load
 type badData struct {
 	count      int
 	first      error
+	part       damagedPart // that the first is of
 	mint, maxt int64
 }
 
-func (d *badData) add(err error, mint, maxt int64) {
+func (d *badData) add(part damagedPart, err error, mint, maxt int64) {
 	if d.count == 0 {
-		d.first, d.mint, d.maxt = err, mint, maxt
+		d.first, d.part, d.mint, d.maxt = err, part, mint, maxt
 	}
 	d.count++
 	d.mint, d.maxt = min(d.mint, mint), max(d.maxt, maxt)
@@ -83,8 +84,23 @@ func (d *badData) join(o badData) {
 	if o.count == 0 {
 		return
 	}
-	d.add(o.first, o.mint, o.maxt)
+	d.add(o.part, o.first, o.mint, o.maxt)
 	d.count += o.count - 1
+}
+
+// openHeader opens the index header of the block; false if it can't be read, or the block is left alone for now.
+func (c *cursor) openHeader() bool {
+	err := c.block.leftAlone()
+	if err != nil {
+		c.missing(err)
+		return false
+	}
+	if err = c.block.header.Open(c.ctx); err != nil {
+		c.fail(damagedHeader, fmt.Errorf("open index header: %w", err))
+		return false
+	}
+	c.block.healed()
+	return true
 }
 
 // recall looks for the series in the index cache.
@@ -95,7 +111,7 @@ func (c *cursor) recall(ms []*labels.Matcher) {
 	c.asked = c.block.question(ms)
 	var err error
 	if c.reader.refs, c.recalled, err = c.block.cachedExpanded(c.ctx, c.asked, c.mem, c.reader.acc); err != nil {
-		c.fail(fmt.Errorf("expanded matching posting: %w", err))
+		c.fail(damagedPostings, fmt.Errorf("expanded matching posting: %w", err))
 	}
 }
 
@@ -107,7 +123,7 @@ func (c *cursor) prepare(ms []*labels.Matcher) {
 	}
 	var err error
 	if c.looking, err = c.block.lookup(c.ctx, ms, c.planned, c.share); err != nil {
-		c.fail(fmt.Errorf("expanded matching posting: %w", err))
+		c.fail(damagedPostings, fmt.Errorf("expanded matching posting: %w", err))
 	}
 }
 
@@ -122,7 +138,7 @@ func (c *cursor) find() {
 	if !c.recalled {
 		r.filter = c.looking.unread
 		if r.refs, err = c.block.expand(c.ctx, c.looking, c.mem, r.acc); err != nil {
-			c.fail(fmt.Errorf("expanded matching posting: %w", err))
+			c.fail(damagedPostings, fmt.Errorf("expanded matching posting: %w", err))
 			return
 		}
 		// A single list is kept as it is.
@@ -204,10 +220,13 @@ func (c *cursor) turn() {
 func (c *cursor) take() {
 	w := &c.windows[c.now]
 	c.bad.join(w.bad)
+	if w.bad.count > 0 {
+		c.block.damaged(w.bad.part, w.bad.first)
+	}
 	switch {
 	case w.err != nil:
 		w.series = nil
-		c.fail(w.err)
+		c.fail(w.part, w.err)
 	case w.last:
 		c.ended = true
 	case c.reader.refs.n > 0 || w.batch.at < len(w.batch.series):
@@ -233,8 +252,16 @@ func (c *cursor) ahead() {
 	}()
 }
 
-// fail ends the cursor. Where the request allows it, what is missing becomes a gap.
-func (c *cursor) fail(err error) {
+// fail ends the cursor, and notes it where it is the block's fault.
+func (c *cursor) fail(part damagedPart, err error) {
+	if c.ctx.Err() == nil {
+		c.block.damaged(part, err)
+	}
+	c.missing(err)
+}
+
+// missing ends the cursor. Where the request allows it, what is missing becomes a gap.
+func (c *cursor) missing(err error) {
 	c.ended = true
 	switch {
 	case c.ctx.Err() != nil:

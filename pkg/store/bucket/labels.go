@@ -2,7 +2,6 @@ package bucket
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -146,9 +145,7 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 					}
 				}
 			}
-			if err := t.block.header.Open(ctx); err != nil {
-				c.fail(fmt.Errorf("open index header: %w", err))
-			} else {
+			if c.openHeader() {
 				from(t, add, func(ms []*labels.Matcher, f func(labels.Labels) bool) {
 					if _, refused := s.begin(ctx, []*cursor{c}, func(int) []*labels.Matcher { return ms }, func(int) bool { return false }); refused != nil {
 						mu.Lock()

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/go-kit/log"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/thanos-io/objstore"
@@ -32,6 +34,9 @@ type loaded struct {
 	metrics                     *metrics
 	segments                    []segment
 
+	logger log.Logger
+	damage atomic.Pointer[damage] // found while the block was read; nil is none
+
 	onClose func(error)
 	mu      sync.Mutex
 	users   int
@@ -53,7 +58,7 @@ func load(ctx context.Context, bkt objstore.BucketReader, headers *indexheader.P
 	}
 	b := &loaded{
 		meta: m, labels: m.Labels(), bkt: bkt, dir: dir, header: h, cache: c, slots: slots, cfg: cfg, metrics: met,
-		onClose: func(error) {},
+		onClose: func(error) {}, logger: log.NewNopLogger(),
 	}
 	b.listSegments()
 	b.firstLengths(cfg)

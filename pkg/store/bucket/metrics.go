@@ -21,7 +21,7 @@ type metrics struct {
 	postingsSize                                   *prometheus.HistogramVec
 	lazyPostingBytes, lazyOverfetched              prometheus.Counter
 	lazyGroups                                     *prometheus.CounterVec
-	queriesDropped                                 *prometheus.CounterVec
+	queriesDropped, damaged                        *prometheus.CounterVec
 	seriesRefetches, chunkRefetches, emptyPostings *prometheus.CounterVec
 
 	// Of reads from the bucket, and of all reads of a request together; there is no sum of postings.
@@ -105,6 +105,10 @@ func newMetrics(cfg Config, reg prometheus.Registerer) *metrics {
 	}
 	for _, reason := range []string{"series", "chunks", "bytes", "queue"} {
 		m.queriesDropped.WithLabelValues(reason, t)
+	}
+	m.damaged = f.NewCounterVec(prometheus.CounterOpts{Name: "koios_store_damaged_blocks_total", Help: "Blocks that were found to be damaged while they were read, by what of them is; counted again after an hour."}, []string{"part"})
+	for _, part := range damagedParts {
+		m.damaged.WithLabelValues(string(part))
 	}
 	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {
 		c.WithLabelValues(t)

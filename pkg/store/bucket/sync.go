@@ -139,6 +139,7 @@ func (s *Store) load(ctx context.Context, m *block.Meta) (*loaded, error) {
 		level.Warn(s.logger).Log("msg", "block could not be loaded and is set aside until the next look at the bucket", "block", m.ULID, "err", err)
 		return nil, err
 	}
+	b.logger = s.logger
 	s.metrics.blockLoadDuration.Observe(time.Since(start).Seconds())
 	level.Info(s.logger).Log("msg", "loaded block", "block", m.ULID, "mint", m.MinTime, "maxt", m.MaxTime, "resolution", m.Resolution(), "labels", b.labels.String(), "took", time.Since(start))
 	return b, nil

@@ -288,7 +288,7 @@ func TestMetrics(t *testing.T) {
 		names = append(names, f.GetName())
 	}
 	want := strings.Fields(`
-		thanos_blocks_meta_base_cache_busts_total thanos_blocks_meta_base_syncs_total thanos_blocks_meta_modified
+		koios_store_damaged_blocks_total thanos_blocks_meta_base_cache_busts_total thanos_blocks_meta_base_syncs_total thanos_blocks_meta_modified
 		thanos_blocks_meta_sync_duration_seconds thanos_blocks_meta_sync_failures_total thanos_blocks_meta_synced
 		thanos_blocks_meta_syncs_total
 		thanos_bucket_store_block_drop_failures_total thanos_bucket_store_block_drops_total

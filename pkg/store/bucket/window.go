@@ -52,7 +52,8 @@ type window struct {
 	data   *arena
 	bad    badData
 	err    error
-	last   bool // there is nothing behind it
+	part   damagedPart // that err is about
+	last   bool        // there is nothing behind it
 }
 
 // batch is some series whose index entries have been read. Two of them take turns.
@@ -110,7 +111,7 @@ func (r *windowReader) read(ctx context.Context, w *window) {
 		// The current batch may still be in use; the other one is not.
 		next := &r.batches[1-r.cur]
 		if err := r.readSeries(ctx, next, &w.bad); err != nil {
-			w.err = fmt.Errorf("preload series: %w", err)
+			w.err, w.part = fmt.Errorf("preload series: %w", err), damagedSeries
 			return
 		}
 		if len(next.series) > 0 {
@@ -124,7 +125,7 @@ func (r *windowReader) read(ctx context.Context, w *window) {
 		return
 	}
 	if err := r.readChunks(ctx, w); err != nil {
-		w.err = fmt.Errorf("load chunks: %w", err)
+		w.err, w.part = fmt.Errorf("load chunks: %w", err), damagedChunks
 	}
 }
 
@@ -204,7 +205,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 			if !errors.Is(err, errCorrupt) {
 				return err
 			}
-			damaged.add(err, r.block.meta.MinTime, r.block.meta.MaxTime)
+			damaged.add(damagedSeries, err, r.block.meta.MinTime, r.block.meta.MaxTime)
 			if r.req.PartialResponse == store.Abort {
 				return err
 			}
@@ -322,7 +323,7 @@ func (r *windowReader) readChunks(ctx context.Context, w *window) error {
 		c := &r.want[i]
 		r.acc.chunkSize(c.size)
 		if c.bad != nil {
-			w.bad.add(c.bad, c.to.MinTime, c.to.MaxTime)
+			w.bad.add(damagedChunks, c.bad, c.to.MinTime, c.to.MaxTime)
 		}
 	}
 	if w.bad.count > 0 {
