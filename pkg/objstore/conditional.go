@@ -79,13 +79,13 @@ func CheckConditional(ctx context.Context, bkt objstore.Bucket, dir string) (err
 		}
 	}()
 	if _, err := c.Create(ctx, name, []byte("second")); !errors.Is(err, ErrExists) {
-		return fmt.Errorf("%w: an object was created twice (%v)", ErrNotConditional, err)
+		return errors.Join(fmt.Errorf("%w: an object was created twice", ErrNotConditional), err)
 	}
 	if _, err := c.Replace(ctx, name, v, []byte("third")); err != nil {
 		return fmt.Errorf("check conditional writes: replace %s: %w", name, err)
 	}
 	if _, err := c.Replace(ctx, name, v, []byte("fourth")); !errors.Is(err, ErrChanged) {
-		return fmt.Errorf("%w: an object was replaced in an old version (%v)", ErrNotConditional, err)
+		return errors.Join(fmt.Errorf("%w: an object was replaced in an old version", ErrNotConditional), err)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ func (f *Filesystem) Create(ctx context.Context, name string, content []byte) (V
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	err = place(tmp, filepath.Join(f.root, name), os.Link)
 	switch {
 	case errors.Is(err, os.ErrExist):
@@ -59,7 +59,7 @@ func (f *Filesystem) Replace(ctx context.Context, name string, version Version, 
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	lock := flock.New(filepath.Join(f.root, uploadsDirname, lockFilename))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 		return "", fmt.Errorf("write object %s: take the lock of the bucket: %w", name, err)

@@ -26,9 +26,6 @@ type condition struct {
 
 type conditionKey struct{}
 
-// isConditional tells whether a request must not be repeated blindly.
-func isConditional(ctx context.Context) bool { return ctx.Value(conditionKey{}) != nil }
-
 // conditionTripper puts conditions into requests and takes versions out of answers.
 type conditionTripper struct{ http.RoundTripper }
 

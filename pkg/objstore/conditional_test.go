@@ -28,7 +28,7 @@ func s3Bucket(t *testing.T, wrap func(http.Handler) http.Handler) (objstore.Buck
 	if err := backend.CreateBucket("blocks"); err != nil {
 		t.Fatal(err)
 	}
-	var h http.Handler = gofakes3.New(backend).Server()
+	h := gofakes3.New(backend).Server()
 	if wrap != nil {
 		h = wrap(h)
 	}

@@ -71,7 +71,7 @@ func (r *body) resume(cause error) error {
 	}
 	r.resumed++
 	r.bucket.metrics.resumed.WithLabelValues(r.op).Inc()
-	_ = r.ReadCloser.Close() // it is broken
+	_ = r.Close() // it is broken
 	r.ReadCloser = next
 	return nil
 }
