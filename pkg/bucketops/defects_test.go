@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -266,6 +264,11 @@ var defects = []defect{
 		return id
 	}, []Kind{KindContained}},
 	{"an overlap of the same source", twin(from(sourceA, sourceB), from(sourceB, sourceC), other()), []Kind{KindOverlapShared}},
+	{"an overlap with a block of the same numbers and lengths", twin(nil, nil,
+		seriesSpec{named("up", "job", "apj"), spread(base, base+2*hour, 15*second, 0)},
+		seriesSpec{named("up", "job", "dc"), spread(base, base+2*hour, 15*second, 1000)},
+		seriesSpec{named("up", "job", "wec"), spread(base, base+2*hour, 15*second, 2000)},
+	), []Kind{KindOverlapReal}},
 	{"an overlap of different sources", twin(nil, nil, other()), []Kind{KindOverlapReal}},
 }
 
@@ -339,13 +342,5 @@ func TestKindsAreExplained(t *testing.T) {
 		if !seeded[k] {
 			t.Errorf("no defect is called %s", k)
 		}
-	}
-}
-
-// copyTree copies a block into another directory.
-func copyTree(t *testing.T, from, to string) {
-	t.Helper()
-	if err := os.CopyFS(filepath.Join(to, filepath.Base(from)), os.DirFS(from)); err != nil {
-		t.Fatal(err)
 	}
 }
