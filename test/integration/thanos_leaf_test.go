@@ -94,6 +94,52 @@ func TestLeafServicesBesideThanos(t *testing.T) {
 	}
 }
 
+// Koios's querier says of rules, alerts, targets, metadata, exemplars and statistics what a Thanos querier says
+// over the same two sidecars of an HA pair, one of each make.
+func TestFederatedBesideThanos(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	target := federatedTarget(t)
+	a, b := withRules(t, "a", file, target), withRules(t, "b", file, target)
+	sideA := startKoios(t, "sidecar", "--prometheus.url="+a.URL, "--tsdb.path="+a.Dir).Ready(t)
+	sideB := startThanos(t, "sidecar", "--prometheus.url="+b.URL, "--tsdb.path="+b.Dir).Ready(t)
+	thanos, koios := querier(t, startThanos, sideA, sideB), querier(t, startKoios, sideA, sideB)
+	aboveThanos, aboveKoios := querier(t, startThanos, koios), querier(t, startKoios, thanos)
+	for _, path := range []string{
+		"/api/v1/rules", "/api/v1/rules?type=alert", "/api/v1/rules?type=record", "/api/v1/rules?type=ALERT", "/api/v1/rules?rule_name[]=Always", "/api/v1/rules?rule_group[]=second", "/api/v1/rules?file[]=" + file,
+		"/api/v1/rules?match[]={severity=%22page%22}", "/api/v1/rules?match[]={cluster=%22eu%22}&match[]={team=%22a%22}", "/api/v1/rules?match[]={replica=%22a%22}", "/api/v1/alerts",
+		"/api/v1/targets", "/api/v1/targets?state=active", "/api/v1/targets?state=dropped",
+		"/api/v1/metadata", "/api/v1/metadata?metric=work_seconds", "/api/v1/metadata?limit=0",
+		"/api/v1/query_exemplars?query=work_seconds_bucket&start=0&end=4000000000", "/api/v1/query_exemplars?query=rate(work_seconds_bucket{cluster=%22eu%22}[5m])&start=0&end=4000000000",
+		"/api/v1/query_exemplars?query=work_seconds_bucket{replica=%22b%22}&start=0&end=4000000000", "/api/v1/query_exemplars?query=work_seconds_bucket{cluster=%22us%22}&start=0&end=4000000000",
+		"/api/v1/status/tsdb", "/api/v1/status/tsdb?limit=3", "/api/v1/status/tsdb?match[]={replica=%22a%22}",
+	} {
+		for name, q := range map[string]*fleet.Component{"Koios": koios, "Thanos over Koios": aboveThanos, "Koios over Thanos": aboveKoios} {
+			t.Run(name+path, func(t *testing.T) {
+				fleet.Eventually(t, "both say the same", 20*time.Second, func() error {
+					want, err := page(t, thanos.URL+path)
+					if err != nil {
+						return err
+					}
+					if n := len(fmt.Sprint(want)); n < 50 && !strings.Contains(path, "limit=0") && !strings.Contains(path, "us%22") {
+						return fmt.Errorf("nothing to compare yet: %v", want)
+					}
+					got, err := page(t, q.URL+path)
+					if err != nil {
+						return err
+					}
+					if diff := cmp.Diff(want, got); diff != "" {
+						return fmt.Errorf("(-Thanos +%s):\n%s", name, diff)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
 // page reads the data of an answer, without what moves.
 func page(t *testing.T, url string) (any, error) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
