@@ -19,7 +19,7 @@ import (
 )
 
 // Shows, for each kind of damage that a request meets, that the block is listed as set aside with its cause and counted
-// once, that a warning names it and its time, and that the other blocks answer. (If found damage is not noted, or counted
+// once, that a warning names it and its time, and that the other blocks answer. (If it is counted
 // each time, it fails.)
 func TestDamageIsNoted(t *testing.T) {
 	whole := objstore.NewInMemBucket()
@@ -123,7 +123,7 @@ func TestLeftAlone(t *testing.T) {
 	threeBlocks(t, bkt)
 	s := open(t, bkt, Config{})
 	name := testID(1).String() + "/index"
-	kept, err := bkt.Bucket.Get(t.Context(), name)
+	kept, err := bkt.Get(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestLeftAlone(t *testing.T) {
 }
 
 // Shows that matchers with thousands of posting lists select what trying each series does, whether the lists lie one
-// behind the other or not. (If joined lists are cut at the first one only, or ranges that do not touch are joined, it
+// behind the other or not. (If ranges that do not touch are joined, it
 // fails.)
 func TestManyLists(t *testing.T) {
 	const n = 3 * listsApartMax
