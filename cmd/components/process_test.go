@@ -247,7 +247,7 @@ func TestBadStarts(t *testing.T) {
 	f(`err="auto-gomemlimit.ratio 2: want more than 0 and at most 1"`, "sidecar", "--enable-auto-gomemlimit", "--auto-gomemlimit.ratio=2")
 
 	f(`flag --selector.relabel-config: `, "store", "--selector.relabel-config=[{action: replace, target_label: a}]")
-	f(`flag --index-cache.config: index cache of type \"TAPE\"`, "store", "--index-cache.config=type: TAPE")
+	f(`flag --index-cache.config: index cache config: type: \"TAPE\"`, "store", "--index-cache.config=type: TAPE")
 	f("guess", "store", "--block-discovery-strategy=guess")
 	f(`flag --web.external-prefix: `, "store", "--web.external-prefix=/a{b}")
 	f(`must be 0 where --query-range.horizontal-shards`, "query-frontend", "--query-range.horizontal-shards=4")
