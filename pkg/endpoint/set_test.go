@@ -228,6 +228,12 @@ func TestDiesAndComesBack(t *testing.T) {
 	if gaps := s.Absent(); len(gaps) != 1 || gaps[0].Description.Name != n.addr || gaps[0].Description.MinTime != 5 || gaps[0].Description.LabelSets[0].Get("replica") != "b" {
 		t.Errorf("absent: %v", gaps)
 	}
+	info := sidecarInfo("b") // what it said last
+	for _, c := range []Capability{HasStore, HasRules, HasTargets, HasMetadata, HasExemplars, HasQuery, HasStatus} {
+		if missed := len(s.AbsentOf(c)) == 1; missed != c.in(info) {
+			t.Errorf("capability %d is missed: %v, it had it: %v", c, missed, c.in(info))
+		}
+	}
 	p := s.all()[0]
 	_, listed := p.status(0)
 	_, absent := p.absent(HasStore, 0)
