@@ -75,7 +75,8 @@ func (g expressions) vector(depth int) string {
 
 // Shows that queries that are cut into shards have the answers of whole ones: generated range and instant queries, sums of
 // nothing and `x or vector(0)` among them, are asked of a querier, and of a frontend before it that shards what it holds
-// to be shardable. A mutant that lets vector() pass as a function of each series dies here.
+// to be shardable. A mutant that lets a label that label_replace writes tell
+// shards apart dies here.
 func TestShardsEqualTheWhole(t *testing.T) {
 	asked, seed := 400, uint64(1)
 	if s := os.Getenv("KOIOS_FRONTEND_QUERIES"); s != "" {
