@@ -63,6 +63,16 @@ func (s *Store) begin(ctx context.Context, cs []*cursor, matchers func(i int) []
 	if err != nil {
 		return nil, err
 	}
+	// Where the plan tells how many series there are, what is too many to be sorted is refused before any list is read.
+	planned := int64(0)
+	for i, c := range cs {
+		if n := c.looking.series(); n > 0 && !c.ended && sorts(i) {
+			planned += n * c.block.seriesBytes(c.req)
+		}
+	}
+	if mem.max > 0 && planned > mem.max {
+		return nil, mem.find(ctx, planned, toSortWhat, deadline)
+	}
 	width := openConcurrency
 	if oneByOne {
 		width = 1
@@ -83,7 +93,7 @@ func (s *Store) begin(ctx context.Context, cs []*cursor, matchers func(i int) []
 	var sorted *store.Budget
 	if toSort > 0 && mem.max > 0 {
 		toSort += toSort/sortSlack + slabBytesMin
-		if err := mem.find(ctx, toSort, "to sort series, because a stored label is removed or replaced", deadline); err != nil {
+		if err := mem.find(ctx, toSort, toSortWhat, deadline); err != nil {
 			return nil, err
 		}
 		// It is accounted for by the one who sorts.
@@ -108,6 +118,8 @@ const heldSeriesBytes = 300
 
 // A chunk of a block whose meta.json tells no sizes is thought to take so much.
 const usualChunkBytes = 1 << 10
+
+const toSortWhat = "to sort series, because a stored label is removed or replaced"
 
 // What series that are to be sorted take is thought to be one in so many bytes more.
 const sortSlack = 8

@@ -135,6 +135,14 @@ func (l lookup) lists() (n int) {
 	return n
 }
 
+// series is how many series will be found, 0 if that is not known before the lists are read.
+func (l lookup) series() int64 {
+	if len(l.groups) != 1 || !l.groups[0].add || len(l.unread) > 0 {
+		return 0
+	}
+	return l.groups[0].lists.series() // a series has one value of a label
+}
+
 // A reference in a list of refs takes so much, as a rule.
 const refBytes = 2
 
