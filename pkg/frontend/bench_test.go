@@ -67,7 +67,7 @@ func BenchmarkDay(b *testing.B) {
 			}
 			ask := func(end int64) {
 				w := httptest.NewRecorder()
-				f.ServeHTTP(w, httptest.NewRequest("GET", fmt.Sprintf("%s?query=up&start=%d&end=%d&step=60", rangePath, start, end), nil))
+				f.ServeHTTP(w, httptest.NewRequest(http.MethodGet, fmt.Sprintf("%s?query=up&start=%d&end=%d&step=60", rangePath, start, end), nil))
 				if w.Code != 200 || w.Body.Len() < series*steps*10 {
 					b.Fatal(w.Code, w.Body.Len())
 				}

@@ -140,7 +140,7 @@ func TestGrafanaRangeQuery(t *testing.T) {
 		t.Fatalf("the querier was asked %d times", len(got))
 	}
 	want := url.Values{"query": {"up"}, "start": {"60"}, "end": {"120"}, "step": {"30"}, "dedup": {"true"}, "max_source_resolution": {"5m"}, "partial_response": {"true"}}
-	if d := cmp.Diff(want, got[0].Form); d != "" || got[0].Method != "POST" || got[0].Path != "/querier"+rangePath {
+	if d := cmp.Diff(want, got[0].Form); d != "" || got[0].Method != http.MethodPost || got[0].Path != "/querier"+rangePath {
 		t.Errorf("%s %s %s", got[0].Method, got[0].Path, d)
 	}
 	for name, value := range map[string]string{"THANOS-TENANT": "team-a", "X-Scope-OrgID": "org", "X-Grafana-User": "me", "Cookie": "", "X-Request-ID": "id-1"} {
@@ -208,7 +208,7 @@ func TestPassThrough(t *testing.T) {
 func TestErrorsAreTheQueriers(t *testing.T) {
 	f := newFake(t, Config{Range: RangeConfig{Attempts: 3, LengthMax: 3600_000}, InstantAttempts: 3}, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(422)
+		w.WriteHeader(http.StatusUnprocessableEntity)
 		_, _ = fmt.Fprintf(w, `{"status":"error","errorType":"execution","error":%q}`, r.Form.Get("query")+r.Form.Get("surprise"))
 	})
 	for path, body := range map[string]string{
@@ -248,7 +248,7 @@ func TestTroubleBelow(t *testing.T) {
 			t.Errorf("%s: the querier was asked %d times", name, len(got))
 		}
 	}
-	f("500", 500, "oh", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oh", 500) })
+	f("500", 500, "oh", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oh", http.StatusInternalServerError) })
 	f("half an answer", 503, `"errorType":"unavailable"`, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"matrix","result":[`)
@@ -260,7 +260,7 @@ func TestTroubleBelow(t *testing.T) {
 	calls := 0
 	healed := newFake(t, Config{Range: RangeConfig{Attempts: 2}}, func(w http.ResponseWriter, r *http.Request) {
 		if calls++; calls == 1 {
-			w.WriteHeader(502)
+			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
 		steps(w, r)
@@ -279,7 +279,7 @@ func TestClientLeaves(t *testing.T) {
 		close(ended)
 	})
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", f.front.URL+rangePath+"?query=up&start=60&end=120&step=30", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.front.URL+rangePath+"?query=up&start=60&end=120&step=30", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

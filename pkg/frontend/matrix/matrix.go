@@ -106,7 +106,7 @@ func (s *scanner) into(v any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%w: at byte %d: %v", ErrSyntax, start, err)
+		return fmt.Errorf("%w: at byte %d: %w", ErrSyntax, start, err)
 	}
 	return nil
 }
@@ -214,7 +214,7 @@ func ParseLabels(text []byte) (labels.Labels, error) {
 	}
 	m := map[string]string{}
 	if err := json.Unmarshal(text, &m); err != nil {
-		return labels.EmptyLabels(), fmt.Errorf("%w: labels %.100q: %v", ErrSyntax, text, err)
+		return labels.EmptyLabels(), fmt.Errorf("%w: labels %.100q: %w", ErrSyntax, text, err)
 	}
 	return labels.FromMap(m), nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ErrSyntax is wrapped by the errors about text that is not the JSON of an answer.
@@ -92,12 +93,12 @@ func wellEscaped(b []byte) bool {
 		case c == '\\':
 			i++ // There is one more: the quote that ends the string is not escaped.
 			if b[i] == 'u' {
-				for n := 0; n < 4; n++ {
+				for range 4 {
 					if i++; i == len(b) || !isHex(b[i]) {
 						return false
 					}
 				}
-			} else if !bytes.Contains([]byte(`"\/bfnrt`), b[i:i+1]) {
+			} else if strings.IndexByte(`"\/bfnrt`, b[i]) < 0 {
 				return false
 			}
 		}
