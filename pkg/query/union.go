@@ -43,10 +43,10 @@ func (u *union) Next() chunkenc.ValueType {
 		s := &u.streams[i]
 		switch {
 		case u.at < 0:
-			s.kind = s.Iterator.Next()
+			s.kind = s.Next()
 		case s.kind != chunkenc.ValNone && s.AtT() <= u.last:
 			s.before = s.AtT()
-			s.kind = s.Iterator.Next()
+			s.kind = s.Next()
 		}
 	}
 	return u.choose(false)
@@ -65,7 +65,7 @@ func (u *union) Seek(t int64) chunkenc.ValueType {
 	for i := range u.streams {
 		s := &u.streams[i]
 		if u.at < 0 || s.kind != chunkenc.ValNone && s.AtT() < t {
-			s.kind, s.before = s.Iterator.Seek(t), math.MinInt64
+			s.kind, s.before = s.Seek(t), math.MinInt64
 		}
 	}
 	return u.choose(true)

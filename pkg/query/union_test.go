@@ -83,15 +83,16 @@ func TestUnion(t *testing.T) {
 			}
 		}
 		u := newUnion(its)
-		at, walked := int64(-1), true
+		at := int64(-1)
 		for {
 			want := at + 1
 			var kind chunkenc.ValueType
+			walked := false
 			if rnd.IntN(4) > 0 {
 				kind, walked = u.Next(), at >= 0
 			} else {
 				want += rnd.Int64N(3)
-				kind, walked = u.Seek(want), false
+				kind = u.Seek(want)
 			}
 			for want < int64(n) && !has[want] {
 				want++
