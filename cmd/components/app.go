@@ -173,7 +173,9 @@ func (cl *commandLine) explain(err error) string {
 	}
 	known := cl.known()
 	s := fmt.Sprintf("unknown flag --%s", m[1])
-	if near := nearest(strings.TrimPrefix(m[1], "no-"), known); near != "" {
+	if near := nearest(strings.TrimPrefix(m[1], "no-"), known); near == m[1] {
+		s += ": it belongs to another command, see --help"
+	} else if near != "" {
 		s += fmt.Sprintf(": did you mean --%s?", near)
 	}
 	return s

@@ -159,9 +159,12 @@ func arguments(t *testing.T, component string, more ...string) []string {
 	return append(args, more...)
 }
 
+// longRunning are the components that run until they are told to end.
 func longRunning() (names []string) {
 	for _, c := range All() {
-		names = append(names, c.name)
+		if len(c.subs) == 0 {
+			names = append(names, c.name)
+		}
 	}
 	return names
 }
