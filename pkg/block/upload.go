@@ -3,6 +3,7 @@ package block
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -202,3 +203,9 @@ func deleteObject(ctx context.Context, bkt objstore.Bucket, name string) error {
 
 // ErrPartial says that a block has no meta.json, so that it is not, or not yet, or no longer, a block.
 var ErrPartial = errors.New("no meta.json")
+
+// IsRemains tells whether metadata that can't be used for this reason may be what an upload or a deletion left that
+// never ended: there is none, or it is cut off. Any other, of an unknown version for example, is somebody's block.
+func IsRemains(cause error) bool {
+	return errors.Is(cause, ErrPartial) || errors.As(cause, new(*json.SyntaxError))
+}

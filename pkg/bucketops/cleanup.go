@@ -2,7 +2,6 @@ package bucketops
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -119,7 +118,7 @@ func (r *remains) keep(cfg CleanupConfig, cause error) string {
 	switch {
 	case r.meta.Error() != cause.Error():
 		return "its metadata changed while it was looked at"
-	case !errors.Is(cause, block.ErrPartial) && !errors.As(cause, new(*json.SyntaxError)):
+	case !block.IsRemains(cause):
 		return "its metadata is whole, though it can't be used"
 	case r.mark != nil && now.Sub(time.Unix(r.mark.DeletionTime, 0)) >= cfg.DeleteDelay:
 		return ""

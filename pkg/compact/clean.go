@@ -60,8 +60,11 @@ func (c *Compactor) delete(ctx context.Context, id ulid.ULID, reason string) err
 }
 
 // isAbandoned tells whether a directory without readable metadata is to be deleted: its deletion was begun, or none of
-// its objects is newer than an upload may take.
+// its objects is newer than an upload may take. Metadata that is whole, if of another version, is never taken for remains.
 func (c *Compactor) isAbandoned(ctx context.Context, id ulid.ULID, cause error) (bool, error) {
+	if !block.IsRemains(cause) {
+		return false, nil
+	}
 	mark, err := block.ReadDeletionMark(ctx, c.bkt, id)
 	if err != nil && !errors.Is(err, block.ErrMarkUndecodable) {
 		return false, err
