@@ -66,7 +66,8 @@ var ours = map[string]map[string]string{
 		"selector.relabel-config": "Thanos has no doctor", "selector.relabel-config-file": "Thanos has no doctor",
 	},
 	"store": {
-		"store.max-memory": "Thanos bounds no more than the pool of chunks",
+		"store.max-memory":     "Thanos bounds no more than the pool of chunks",
+		"store.coarser-blocks": "data that is there at any resolution is found",
 	},
 	"query": {
 		"query.max-memory":           "queries are refused before they take more memory than there is",

@@ -64,6 +64,7 @@ type storeFlags struct {
 	seriesBatch          int
 	estimatedSeriesBytes uint64
 	estimatedChunkBytes  uint64
+	coarser              bool
 
 	removedPostings, removedLabel bool
 }
@@ -128,6 +129,8 @@ func (c *storeFlags) bind(fs *flags) {
 	fs.int(&c.seriesBatch, "debug.series-batch-size", "10000", "Number of series that are read at a time.").Hidden()
 	fs.uint64(&c.estimatedSeriesBytes, "debug.estimated-max-series-size", "65536", "Expected size of a series in the index, in bytes.").Hidden()
 	fs.uint64(&c.estimatedChunkBytes, "debug.estimated-max-chunk-size", "16000", "Expected size of a chunk, in bytes.").Hidden()
+
+	fs.bool(&c.coarser, "store.coarser-blocks", true, "Answer from coarser blocks than a query asks for where there are no others, and say so; otherwise there is a hole, as in Thanos.")
 
 	fs.bool(&c.removedPostings, "experimental.enable-index-cache-postings-compression", false, "Gone.").Hidden()
 	fs.bool(&c.removedLabel, "debug.advertise-compatibility-label", false, "Gone.").Hidden()
@@ -246,6 +249,7 @@ func (c *storeFlags) config(p *process, origin func() time.Duration) (bucket.Con
 		ChunksLimit:             (c.sampleLimit + bucket.SamplesPerChunk - 1) / bucket.SamplesPerChunk,
 		BytesLimit:              c.downloadedBytes,
 		LazyPostings:            c.lazyPostings,
+		AsFineAsAsked:           !c.coarser,
 		KeySeriesRatioMax:       c.postingGroupRatio,
 		IndexHeaderIdleTimeout:  c.headerIdleTimeout(),
 		IndexHeadersOnUse:       c.lazyHeader && c.lazyHeaderStrategy == "lazy",

@@ -76,6 +76,9 @@ type Config struct {
 	// where a request costs more than so many bytes do; otherwise it is where all of it is little beside what is wanted.
 	GapBytesMax int64
 
+	// AsFineAsAsked leaves a hole where all blocks are coarser than a request asks for. Without it they answer, with a
+	// store.Info.
+	AsFineAsAsked bool
 	// LazyPostings leaves posting lists unread where reading the series that the others select takes fewer bytes;
 	// their matchers are tried on the labels. KeySeriesRatioMax also leaves those of a matcher unread that selects more
 	// than this many times as many values as series are expected; 0 is no such bound.

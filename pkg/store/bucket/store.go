@@ -204,7 +204,7 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 	}
 	req = s.clamp(req)
 	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded {
-		return g.choose(req.MinTime, req.MaxTime, req.MaxResolution, takesCoarser(req))
+		return g.choose(req.MinTime, req.MaxTime, req.MaxResolution, !s.cfg.AsFineAsAsked && takesCoarser(req))
 	})
 	for _, t := range ts {
 		if len(t.matchers) == 0 {
