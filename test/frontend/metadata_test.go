@@ -59,7 +59,7 @@ func askList(t *testing.T, where string, form url.Values) (l list) {
 func (w *world) checkMetadata(t *testing.T, rnd *rand.Rand, seed uint64) {
 	t.Helper()
 	path := []string{"/api/v1/labels", "/api/v1/series", "/api/v1/label/instance/values", "/api/v1/label/job/values", "/api/v1/label/cluster/values"}[rnd.IntN(5)]
-	end := w.now - rnd.Int64N(3)*rnd.Int64N(length/2)
+	end := w.now.Load() - rnd.Int64N(3)*rnd.Int64N(length/2)
 	form := url.Values{"start": {seconds(end - rnd.Int64N(4*3600_000))}, "end": {seconds(end)}}
 	if rnd.IntN(3) == 0 { // whole parts
 		form = url.Values{"start": {seconds((end - 3*3600_000) / 3600_000 * 3600_000)}, "end": {seconds(end/3600_000*3600_000 - 1)}}

@@ -169,7 +169,7 @@ func TestRangesEqualTheQueriers(t *testing.T) {
 		for range 70 {
 			switch rnd.IntN(8) {
 			case 0:
-				w.now += rnd.Int64N(30 * 60_000)
+				w.now.Add(rnd.Int64N(30 * 60_000))
 			case 1:
 				w.clusters[rnd.IntN(len(w.clusters))].leave(rnd.IntN(5) == 0)
 			case 2:
@@ -269,7 +269,7 @@ func (r *reply) steps() map[any]map[string]any {
 }
 
 func question(rnd *rand.Rand, w *world, query string, step int64) (url.Values, http.Header) {
-	end := w.now + rnd.Int64N(3)*300_000 - rnd.Int64N(3)*rnd.Int64N(length/2)
+	end := w.now.Load() + rnd.Int64N(3)*300_000 - rnd.Int64N(3)*rnd.Int64N(length/2)
 	start := end - rnd.Int64N(4*3600_000)
 	form := url.Values{"query": {query}, "start": {seconds(start)}, "end": {seconds(end)}, "step": {seconds(step)}}
 	set := func(name string, values ...string) {

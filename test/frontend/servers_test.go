@@ -110,7 +110,7 @@ func TestRealCacheServers(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = c.Close() })
 			w := newWorld(t, 42)
-			w.now = begin + length
+			w.now.Store(begin + length)
 			w.metadata.Cache = c
 			w.setFrontend(t, standard(c))
 			rnd := rand.New(rand.NewPCG(42, 6))

@@ -96,7 +96,7 @@ func TestShardsEqualTheWhole(t *testing.T) {
 	sharded, full, failed, unsteady := 0.0, 0, 0, 0
 	for done := 0; done < asked; done += perWorld {
 		w := newWorld(t, seed+uint64(done))
-		w.now = begin + length
+		w.now.Store(begin + length)
 		w.shards = 3
 		w.setFrontend(t, frontend.RangeConfig{Align: true, Split: frontend.SplitConfig{Parallel: 4}, PartialResponse: true})
 		g := expressions{rand.New(rand.NewPCG(seed+uint64(done), 9))}

@@ -36,7 +36,7 @@ func (w *world) same(t *testing.T, what string, form url.Values) {
 func TestThreadGapsAreNotKept(t *testing.T) {
 	for _, headers := range []string{"kept", "dropped"} {
 		w := newWorld(t, 5075)
-		w.now = begin + length
+		w.now.Store(begin + length)
 		if headers == "dropped" {
 			to, err := url.Parse(w.querier.URL)
 			if err != nil {
@@ -79,7 +79,7 @@ func TestThreadGapsAreNotKept(t *testing.T) {
 // of 40 min were made with 2 h).
 func TestThreadDynamicSplit(t *testing.T) {
 	w := newWorld(t, 7831)
-	w.now = begin + length
+	w.now.Store(begin + length)
 	cfg := standard(w.cache)
 	cfg.Split = frontend.SplitConfig{Min: 30 * 60_000, Max: 24 * 3600_000, Shards: 12, Parallel: 4}
 	w.setFrontend(t, cfg)
@@ -99,17 +99,17 @@ func TestThreadDynamicSplit(t *testing.T) {
 // the cache, was empty).
 func TestThreadEmptyFromTheCache(t *testing.T) {
 	w := newWorld(t, 8276)
-	w.now = begin + 3*3600_000
+	w.now.Store(begin + 3*3600_000)
 	second := &moody{entries: map[string][]byte{}, rnd: w.cache.rnd}
 	cfg := standard(w.cache)
 	cfg.Compress = true
 	const query = `sum by (instance) (max_over_time(temperature[5m]))`
 	for range 12 {
-		w.now += 13 * 60_000
+		w.now.Add(13 * 60_000)
 		for i, c := range []*moody{w.cache, second} {
 			cfg.Cache = c
 			w.setFrontend(t, cfg)
-			end := w.now / 60_000 * 60_000
+			end := w.now.Load() / 60_000 * 60_000
 			w.same(t, fmt.Sprintf("frontend %d: two hours", i), rangeForm(query, end-2*3600_000, end, 60_000))
 			w.same(t, fmt.Sprintf("frontend %d: the first of them", i), rangeForm(query, end-2*3600_000, end-3600_000, 60_000))
 			w.frontend.Close()

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ const (
 
 // world is two clusters with two replicas each, of which a querier sees what has arrived until now, and a frontend.
 type world struct {
-	now      int64
+	now      atomic.Int64 // requests that nobody waits for any more may still look at it
 	clusters []*cluster
 	cache    *moody
 	querier  *httptest.Server
@@ -65,7 +66,8 @@ type cluster struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	w := &world{now: begin + length/2, cache: &moody{entries: map[string][]byte{}, rnd: rand.New(rand.NewPCG(seed, 2))}}
+	w := &world{cache: &moody{entries: map[string][]byte{}, rnd: rand.New(rand.NewPCG(seed, 2))}}
+	w.now.Store(begin + length/2)
 	var stores []store.Store
 	for _, name := range []string{"eu", "us"} {
 		for i, replica := range []string{"a", "b"} {
@@ -106,7 +108,7 @@ func (w *world) setFrontend(t *testing.T, cfg frontend.RangeConfig) {
 	}
 	w.registry = prometheus.NewRegistry()
 	f, err := frontend.New(frontend.Config{
-		Downstream: u, Range: cfg, Metadata: w.metadata, Shards: w.shards, Now: func() time.Time { return time.UnixMilli(w.now) },
+		Downstream: u, Range: cfg, Metadata: w.metadata, Shards: w.shards, Now: func() time.Time { return time.UnixMilli(w.now.Load()) },
 	}, log.NewNopLogger(), w.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +155,8 @@ func (c *cluster) memory() (*storetest.Memory, error) {
 	if c.away {
 		return nil, errors.New("connection refused")
 	}
-	if c.shown != nil && c.at == c.world.now {
+	now := c.world.now.Load()
+	if c.shown != nil && c.at == now {
 		return c.shown, nil
 	}
 	data := storetest.Data{External: labels.FromStrings("cluster", c.name, "replica", c.replica)}
@@ -161,7 +164,7 @@ func (c *cluster) memory() (*storetest.Memory, error) {
 		out := storetest.Input{Labels: in.Labels}
 		for _, s := range in.Samples {
 			late := s.T / scrape * 7919 % lateMax
-			if s.T+late <= c.world.now {
+			if s.T+late <= now {
 				out.Samples = append(out.Samples, s)
 			}
 		}
@@ -169,7 +172,7 @@ func (c *cluster) memory() (*storetest.Memory, error) {
 			data.Series = append(data.Series, out)
 		}
 	}
-	c.shown, c.at = storetest.New(data), c.world.now
+	c.shown, c.at = storetest.New(data), now
 	return c.shown, nil
 }
 
