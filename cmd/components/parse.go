@@ -2,10 +2,10 @@ package components
 
 import (
 	"fmt"
-	"math"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/koios-metrics/koios/pkg/size"
 )
 
 // timeOrDuration is a moment: fixed, or so far from now.
@@ -47,26 +47,6 @@ func parseTimeOrDuration(s string) (timeOrDuration, error) {
 
 // parseBytes reads a size. K, KB and KiB are all 1024 bytes, and so on up to E.
 func parseBytes(s string) (uint64, error) {
-	digits := strings.TrimRight(s, "KMGTPEiB ")
-	n, err := strconv.ParseFloat(digits, 64)
-	if err != nil || strings.ContainsAny(digits, "xXpPnNiI_eE+-") {
-		return 0, fmt.Errorf("%q is no size like 512KB, 250MB or 2GiB", s)
-	}
-	unit := strings.TrimSpace(s[len(digits):])
-	prefix := strings.TrimSuffix(strings.TrimSuffix(unit, "B"), "i")
-	shift := 0
-	if prefix != "" {
-		i := strings.Index("KMGTPE", prefix)
-		if len(prefix) != 1 || i < 0 {
-			return 0, fmt.Errorf("%q has an unknown unit: want KB, MB, GB, TB, PB or EB, or the same with i", s)
-		}
-		shift = 10 * (i + 1)
-	} else if unit != "" && unit != "B" {
-		return 0, fmt.Errorf("%q has an unknown unit: want KB, MB, GB, TB, PB or EB, or the same with i", s)
-	}
-	n *= math.Pow(2, float64(shift))
-	if n >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is too large", s)
-	}
-	return uint64(n), nil
+	n, err := size.Parse(s, size.Binary)
+	return uint64(n), err
 }

@@ -120,29 +120,6 @@ func TestMemoryConfig(t *testing.T) {
 	}
 }
 
-// Shows how sizes are read.
-func TestParseBytes(t *testing.T) {
-	f := func(s string, want Bytes) {
-		t.Helper()
-		if got, err := ParseBytes(s); err != nil || got != want {
-			t.Errorf("%s: %d, %v; want %d", s, got, err, want)
-		}
-	}
-	f("0", 0)
-	f("123", 123)
-	f("123B", 123)
-	f("16KB", 16<<10)
-	f("250MB", 250<<20)
-	f("250 MiB", 250<<20)
-	f("1.5G", 3<<29)
-	f("2TB", 2<<40)
-	for _, s := range []string{"", "MB", "-1", "1XB", "1KMB", "9EB", "1e3", "NaN", "0x10"} {
-		if n, err := ParseBytes(s); err == nil {
-			t.Errorf("%q is read as %d", s, n)
-		}
-	}
-}
-
 func BenchmarkMemoryFetch(b *testing.B) {
 	m, _ := newMemory(b, MemoryConfig{BytesMax: 100 << 20})
 	keys := make([]string, 1000)

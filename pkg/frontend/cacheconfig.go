@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"github.com/koios-metrics/koios/pkg/cache"
+	"github.com/koios-metrics/koios/pkg/size"
 )
 
 // CacheConfig is a cache of answers as configured.
@@ -112,52 +113,23 @@ func parseMemory(config yaml.MapSlice) (*CacheConfig, error) {
 	if err := yaml.Unmarshal(text, &m); err != nil {
 		return nil, fmt.Errorf("parse response cache config: config: %w", err)
 	}
-	size := int64(0)
+	bytesMax := int64(0)
 	if m.MaxSize != "" {
-		if size, err = parseSize(m.MaxSize); err != nil {
+		// Here, unlike anywhere else, users know KB, MB and so on as powers of 1000.
+		if bytesMax, err = size.Parse(m.MaxSize, size.Decimal); err != nil {
 			return nil, fmt.Errorf("parse response cache config: max_size: %w", err)
 		}
 	}
 	if m.MaxItems < 0 || m.Validity < 0 {
 		return nil, fmt.Errorf("parse response cache config: max_size_items (%d) and validity (%s) must not be negative", m.MaxItems, m.Validity)
 	}
-	if size == 0 && m.MaxItems > 0 {
-		size = math.MaxInt64
+	if bytesMax == 0 && m.MaxItems > 0 {
+		bytesMax = math.MaxInt64
 	}
 	return &CacheConfig{
-		Backend: cache.Backend{Type: cache.InMemory, Memory: cache.MemoryConfig{BytesMax: cache.Bytes(size), ItemsMax: m.MaxItems}},
+		Backend: cache.Backend{Type: cache.InMemory, Memory: cache.MemoryConfig{BytesMax: cache.Bytes(bytesMax), ItemsMax: m.MaxItems}},
 		TTL:     m.Validity,
 	}, nil
-}
-
-// parseSize reads a size in bytes. Here, unlike anywhere else, KB, MB and so on are powers of 1000; KiB and MiB those of
-// 1024.
-func parseSize(s string) (int64, error) {
-	text := strings.ToLower(strings.TrimSpace(s))
-	end := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
-	digits, unit := text, ""
-	if end >= 0 {
-		digits, unit = text[:end], strings.TrimSpace(text[end:])
-	}
-	n, err := strconv.ParseFloat(digits, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%q is no size like 500MB or 1GiB", s)
-	}
-	if prefix := strings.TrimSuffix(unit, "b"); prefix != "" {
-		base := 1000.0
-		if short, binary := strings.CutSuffix(prefix, "i"); binary {
-			base, prefix = 1024, short
-		}
-		i := strings.Index("kmgtpe", prefix)
-		if len(prefix) != 1 || i < 0 {
-			return 0, fmt.Errorf("%q has an unknown unit: want KB, MB, GB, TB or the same with i", s)
-		}
-		n *= math.Pow(base, float64(i+1))
-	}
-	if n >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is too large", s)
-	}
-	return int64(n), nil
 }
 
 // Open makes the cache. What for is the kind of requests whose answers are kept: query_range or labels. The caller closes

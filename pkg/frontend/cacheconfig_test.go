@@ -54,7 +54,7 @@ func TestParseCache(t *testing.T) {
 		"type: [":         "yaml",
 		"type: MEMCACHED": "addresses",
 		"type: REDIS\nconfig: {addr: a, color: red}":         "unknown key color",
-		"type: IN-MEMORY\nconfig: {max_size: 1XB}":           "unknown unit",
+		"type: IN-MEMORY\nconfig: {max_size: 1XB}":           "no size",
 		"type: IN-MEMORY\nconfig: {max_size: big}":           "no size",
 		"type: IN-MEMORY\nconfig: {max_size_items: -1}":      "negative",
 		"type: IN-MEMORY\nconfig: {validity: soon}":          "yaml",
