@@ -2,18 +2,15 @@ package promqlcompat
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
-	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/annotations"
-)
 
-// tolerance is how far two values may lie apart, as a part of the larger one.
-const tolerance = 1e-9
+	"github.com/koios-metrics/koios/pkg/query/difference"
+)
 
 // answer is the result of a query in a form that can be compared: series by labels.
 type answer struct {
@@ -91,11 +88,11 @@ func diff(want, got answer, sorted bool) string {
 		return fmt.Sprintf("%d series, want %d: %s", len(got.series), len(want.series), odd(want.series, got.series))
 	}
 	for i, w := range want.series {
-		if d := diffSeries(w, got.series[i]); d != "" {
+		if d := difference.Series(&got.series[i], &w); d != "" {
 			return d
 		}
 	}
-	if sorted && !slices.EqualFunc(want.order, got.order, near) {
+	if sorted && !slices.EqualFunc(want.order, got.order, difference.Near) {
 		return fmt.Sprintf("in the order %v, want %v", got.order, want.order)
 	}
 	return ""
@@ -117,59 +114,6 @@ func odd(want, got []promql.Series) string {
 		}
 	}
 	return "equal labels"
-}
-
-func diffSeries(want, got promql.Series) string {
-	if !labels.Equal(want.Metric, got.Metric) {
-		return fmt.Sprintf("series %s, want %s", got.Metric, want.Metric)
-	}
-	if len(want.Floats) != len(got.Floats) || len(want.Histograms) != len(got.Histograms) {
-		return fmt.Sprintf("%s has %d floats and %d histograms, want %d and %d", want.Metric, len(got.Floats), len(got.Histograms), len(want.Floats), len(want.Histograms))
-	}
-	for i, w := range want.Floats {
-		if g := got.Floats[i]; w.T != g.T || !near(w.F, g.F) {
-			return fmt.Sprintf("%s is %v at %d, want %v at %d", want.Metric, g.F, g.T, w.F, w.T)
-		}
-	}
-	for i, w := range want.Histograms {
-		if g := got.Histograms[i]; w.T != g.T || !nearHistogram(w.H, g.H) {
-			return fmt.Sprintf("%s is %v at %d, want %v at %d", want.Metric, g.H, g.T, w.H, w.T)
-		}
-	}
-	return ""
-}
-
-func near(a, b float64) bool {
-	switch {
-	case math.IsNaN(a) || math.IsNaN(b):
-		return math.IsNaN(a) && math.IsNaN(b)
-	case math.IsInf(a, 0) || math.IsInf(b, 0):
-		return a == b
-	}
-	return math.Abs(a-b) <= tolerance*max(math.Abs(a), math.Abs(b))
-}
-
-// nearHistogram compares what a histogram counts, however its spans are laid out.
-func nearHistogram(a, b *histogram.FloatHistogram) bool {
-	if a.Schema != b.Schema || a.ZeroThreshold != b.ZeroThreshold || !near(a.Sum, b.Sum) || !near(a.Count, b.Count) || !near(a.ZeroCount, b.ZeroCount) {
-		return false
-	}
-	if !slices.Equal(a.CustomValues, b.CustomValues) {
-		return false
-	}
-	return slices.EqualFunc(buckets(a), buckets(b), func(x, y histogram.Bucket[float64]) bool {
-		return x.Lower == y.Lower && x.Upper == y.Upper && near(x.Count, y.Count)
-	})
-}
-
-func buckets(h *histogram.FloatHistogram) []histogram.Bucket[float64] {
-	var all []histogram.Bucket[float64]
-	for it := h.AllBucketIterator(); it.Next(); {
-		if b := it.At(); b.Count != 0 {
-			all = append(all, b)
-		}
-	}
-	return all
 }
 
 // sorts tells whether the order of an answer means something.

@@ -34,7 +34,7 @@ var floors = []struct {
 	{20, []string{"pkg/endpoint", "pkg/query", "pkg/frontend", "pkg/objstore", "pkg/objstore/caching", "pkg/objstore/resilient", "pkg/store/prom", "pkg/rule/notify"}},
 	{10, []string{"pkg/dedup", "pkg/store/fanout", "pkg/store/remote", "pkg/store/server", "pkg/store/tsdb", "pkg/store/storetest", "pkg/cache", "pkg/promapi", "pkg/serve"}},
 	{5, []string{"pkg/aggr", "pkg/store/wire"}}, // what both gRPC ends translate with
-	{0, []string{"pkg/store", "pkg/chunk/xor", "pkg/column", "pkg/frontend/matrix", "pkg/size", "pkg/aggr", "pkg/tenancy", "pkg/gate", "pkg/discovery", "pkg/clientconf", "pkg/grpcsnappy", "pkg/objstore/faulty", "pkg/latency", "pkg/logging", "pkg/tracing", "pkg/reloader"}},
+	{0, []string{"pkg/store", "pkg/chunk/xor", "pkg/column", "pkg/frontend/matrix", "pkg/size", "pkg/query/difference", "pkg/aggr", "pkg/tenancy", "pkg/gate", "pkg/discovery", "pkg/clientconf", "pkg/grpcsnappy", "pkg/objstore/faulty", "pkg/latency", "pkg/logging", "pkg/tracing", "pkg/reloader"}},
 	{-10, []string{"proto/*"}},
 }
 
