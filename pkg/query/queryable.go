@@ -21,9 +21,15 @@ type Queryable struct {
 	selects *gate.Gate
 	fetched counts
 
-	unstreamed bool         // nothing is to be streamed
-	floatsOnly bool         // native histograms end the query with errHistograms
-	held       atomic.Int64 // bytes of the budgets that scans hold
+	unstreamed bool // nothing is to be streamed
+	floatsOnly bool // native histograms end the query with errHistograms
+
+	// Scans run until close: an engine may return an error of one while it has not yet begun another.
+	scans   sync.WaitGroup
+	mu      sync.Mutex
+	cancels []context.CancelFunc // of the scans
+	closed  bool
+	held    atomic.Int64 // bytes of the budgets that scans hold
 
 	own    *store.Budget // of this request
 	common *store.Budget // of all requests together
@@ -74,8 +80,31 @@ func (q *Queryable) release(n int64) {
 	q.discharge(n)
 }
 
-// close gives back what scans hold.
-func (q *Queryable) close() { q.release(q.held.Load()) }
+// beginScan gives a scan its context; the scan calls end when it holds no more than what close is to give back. The
+// error is that of a query that has ended.
+func (q *Queryable) beginScan(ctx context.Context) (_ context.Context, end func(), err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, nil, context.Canceled
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	q.cancels = append(q.cancels, cancel)
+	q.scans.Add(1)
+	return ctx, func() { cancel(); q.scans.Done() }, nil
+}
+
+// close ends the scans, waits for them and gives back what they hold.
+func (q *Queryable) close() {
+	q.mu.Lock()
+	q.closed = true
+	for _, cancel := range q.cancels {
+		cancel()
+	}
+	q.mu.Unlock()
+	q.scans.Wait()
+	q.release(q.held.Load())
+}
 
 // Querier implements storage.Queryable; the times are in ms, both inclusive.
 func (q *Queryable) Querier(mint, maxt int64) (storage.Querier, error) {

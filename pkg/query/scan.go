@@ -78,6 +78,11 @@ func (s *scan) run(ctx context.Context) (groups *column.Groups, read []int64, er
 		}
 		s.q.q.metrics.scans.WithLabelValues(outcome).Inc()
 	}()
+	ctx, end, err := s.q.beginScan(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer end()
 	if err := s.q.selects.Start(ctx); err != nil {
 		return nil, nil, err
 	}

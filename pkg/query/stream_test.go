@@ -445,6 +445,53 @@ func TestStreamedBudget(t *testing.T) {
 	}
 }
 
+// Shows that a scan holds nothing after its query has failed elsewhere, be its Store ever so slow to notice.
+func TestStreamedLeftovers(t *testing.T) {
+	slow := &slowToEnd{Store: storetest.New(storetest.Data{Series: oddities()}), closed: make(chan struct{})}
+	q, _ := streamQuerier(t, slow, Config{ChunkBytesMax: 1 << 30})
+	req := when()[6]
+	req.Engine, req.Expr = EngineThanos, `sum by (instance) (g) + sum by (instance) (c_total)`
+	if _, err := q.Exec(t.Context(), req); err == nil {
+		t.Fatal("the query did not fail")
+	}
+	<-slow.closed
+	if used := q.chunkBytes.Used(); used != 0 {
+		t.Errorf("%d bytes are still in use", used)
+	}
+	queryable := q.Queryable(req.Options)
+	queryable.close()
+	if _, _, err := (&scan{q: queryable}).run(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Errorf("a scan that begins after its query's end: got %v", err)
+	}
+}
+
+// slowToEnd fails for c_total and answers everything else some time after its request was cancelled.
+type slowToEnd struct {
+	store.Store
+	closed chan struct{}
+}
+
+func (s *slowToEnd) Series(ctx context.Context, req *store.SeriesRequest) (store.Cursor, error) {
+	if slices.ContainsFunc(req.Matchers, func(m *labels.Matcher) bool { return m.Value == "c_total" }) {
+		time.Sleep(10 * time.Millisecond) // until the other scan runs
+		return nil, store.Errorf(store.KindAborted, "the store went away")
+	}
+	<-ctx.Done()
+	time.Sleep(50 * time.Millisecond)
+	c, err := s.Store.Series(context.WithoutCancel(ctx), req)
+	return &noticedCursor{Cursor: c, closed: s.closed}, err
+}
+
+type noticedCursor struct {
+	store.Cursor
+	closed chan struct{}
+}
+
+func (c *noticedCursor) Close() error {
+	defer close(c.closed)
+	return c.Cursor.Close()
+}
+
 // failing breaks after some series.
 type failing struct {
 	store.Store
