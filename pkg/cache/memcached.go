@@ -126,7 +126,7 @@ func NewMemcached(ctx context.Context, name string, cfg MemcachedConfig, o Optio
 	}
 	set.ctx, set.cancel = context.WithCancel(context.Background())
 	set.update(ctx)
-	set.running.Go(set.follow)
+	set.running.Go(func() { follow(set.ctx, cfg.DNSProviderUpdateInterval, set.update) })
 	return newRemote(remoteConfig{
 		guardConfig: set.guardCfg, Prefix: o.prefix(), ItemBytesMax: int64(cfg.MaxItemSize), TTL: cfg.Expiration,
 		BatchMax: cfg.MaxGetMultiBatchSize, QueueMax: cfg.MaxAsyncBufferSize, Writers: cfg.MaxAsyncConcurrency,
@@ -148,19 +148,6 @@ type memcachedSet struct {
 	running sync.WaitGroup
 	byAddr  map[string]*guard // of update only
 	current atomic.Pointer[[]*guard]
-}
-
-func (s *memcachedSet) follow() {
-	tick := time.NewTicker(s.cfg.DNSProviderUpdateInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-			s.update(s.ctx)
-		}
-	}
 }
 
 // update looks up the servers. Those that stay keep their connections and what was learned of them.
