@@ -76,12 +76,14 @@ bench-compare: ## Measure the store gateway beside another program over one buck
 	@test -x "$(PEER)" || { echo "name a program: make bench-compare PEER=/path/of/thanos" >&2; exit 1; }
 	KOIOS_PEER=$(PEER) KOIOS_COMPARE_SERIES=$(SERIES) KOIOS_COMPARE_HOURS=$(HOURS) $(GO) test -count=1 -tags=compat -timeout=60m -v ./test/storecompare
 
-# MILLIONS=165 is a day of a large server; the targets are about that.
+# MILLIONS=full is what the targets are about: 85 downsampled, 165 compacted. STRICT=1 fails where one is missed.
 MILLIONS ?= 20
+ROUNDS   ?= 3
 .PHONY: compare-compact
-compare-compact: ## Measure compaction and downsampling beside a real Thanos: make compare-compact THANOS=/path/of/thanos MILLIONS=20
+compare-compact: ## Measure koios compact beside thanos compact over copies of one bucket: make compare-compact THANOS=/path/of/thanos MILLIONS=20 ROUNDS=3
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare-compact THANOS=/path/of/thanos" >&2; exit 1; }
-	KOIOS_THANOS=$(THANOS) KOIOS_COMPARE_MILLIONS=$(MILLIONS) $(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
+	KOIOS_THANOS=$(THANOS) KOIOS_COMPARE_MILLIONS=$(MILLIONS) KOIOS_COMPARE_ROUNDS=$(ROUNDS) KOIOS_COMPARE_STRICT=$(STRICT) \
+		$(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
 
 .PHONY: campaign-compact
 campaign-compact: ## Compact a group of five million series within 1 GiB of memory and 4 GiB of disk

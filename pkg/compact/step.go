@@ -24,12 +24,14 @@ const (
 	detailsGarbage = "outdated block"
 	// An upload is tried so often before its step fails: the work is done by then, and the same id completes it.
 	uploadTries = 3
-	// How much is read at once from a local copy and from the bucket.
+	// How much is read at once from a local copy and from the bucket. Reads of local copies are cheap: all windows
+	// of a step together get no longer than windowsLocalMax.
 	windowLocalMax  = stream.WindowBytesDefault
 	windowLocalMin  = 32 << 10
+	windowsLocalMax = 6 << 20
 	windowBucketMax = 4 << 20
-	// Of the memory of a step, what one batch of the merge may hold, at most.
-	batchBytesMax = 16 << 20
+	// Of the memory of a step, what the batches of the merge may hold, at most. More makes nothing faster.
+	batchBytesMax = 4 << 20
 )
 
 // do carries out a step.
@@ -225,12 +227,11 @@ func (j *job) end() {
 // window is how much is read at once from each input, of the index and of chunks, so that all windows of a step fit
 // into half of its memory.
 func (j *job) window() int {
-	most := windowLocalMax
-	if j.remote {
-		most = windowBucketMax
+	total, most := j.c.cfg.MemoryBytesMax/int64(j.c.cfg.Concurrency+j.c.cfg.DownsampleConcurrency)/2, windowBucketMax
+	if !j.remote {
+		total, most = min(total, windowsLocalMax), windowLocalMax
 	}
-	perStep := j.c.cfg.MemoryBytesMax / int64(j.c.cfg.Concurrency+j.c.cfg.DownsampleConcurrency)
-	return int(min(max(perStep/2/3/int64(len(j.blocks)), windowLocalMin), int64(most)))
+	return int(min(max(total/3/int64(len(j.blocks)), windowLocalMin), int64(most)))
 }
 
 // publish uploads an output, reads it back, and remembers it. Before it becomes visible the inputs are looked at again:
