@@ -86,8 +86,8 @@ compare-compact: ## Measure koios compact beside thanos compact over copies of o
 		$(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
 
 .PHONY: campaign-compact
-campaign-compact: ## Compact a group of five million series within 1 GiB of memory and 4 GiB of disk
-	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./pkg/block/merge
+campaign-compact: ## Compact and downsample a group of five million series within 1 GiB of memory and 4 GiB of disk, in a control group (needs root)
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./test/million
 
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
