@@ -89,6 +89,14 @@ compare-compact: ## Measure koios compact beside thanos compact over copies of o
 campaign-compact: ## Compact and downsample a group of five million series within 1 GiB of memory and 4 GiB of disk, in a control group (needs root)
 	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./test/million
 
+# A run that was ended goes on where it was, as .bin/campaign/crash.json says.
+RUNS ?= 200
+.PHONY: campaign-crash
+campaign-crash: $(BIN)/versitygw ## Kill and stop compactors at random on a file system and an S3 server, and look at what they leave (RUNS=200)
+	@mkdir -p $(BIN)/campaign
+	KOIOS_S3=$(BIN)/versitygw KOIOS_CRASH_RUNS=$(RUNS) KOIOS_CRASH_STATE=$(BIN)/campaign/crash.json \
+		$(GO) test -count=1 -timeout=0 -v ./test/crash
+
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
 QUERIES ?= 100000
@@ -171,6 +179,9 @@ tools: $(BIN)/prometheus $(BIN)/golangci-lint $(BIN)/buf ## Build the tools that
 
 $(BIN)/prometheus: test/tools/go.mod
 	cd test/tools && $(GO) build -o $(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus
+	touch $@
+$(BIN)/versitygw: test/tools/s3/go.mod
+	cd test/tools/s3 && $(GO) build -o $(BIN)/versitygw github.com/versity/versitygw/cmd/versitygw
 	touch $@
 $(BIN)/golangci-lint:
 	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
