@@ -113,14 +113,18 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 		return nil, nil, errNotReady
 	}
 	req = s.clamp(req)
-	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.overlapping(req.MinTime, req.MaxTime) })
+	ts, set := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.overlapping(req.MinTime, req.MaxTime) })
+	ws, err := set.gaps(req, true)
+	if err != nil {
+		release(ts)
+		return nil, nil, err
+	}
 	tenant := tenantOf(ctx)
 	acc := s.newAccount(tenant)
 
 	var (
 		mu  sync.Mutex
 		all = map[string]bool{}
-		ws  store.Warnings
 		g   errgroup.Group
 	)
 	names := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
@@ -166,7 +170,7 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 			return err
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	s.metrics.observe(acc, tenant)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
