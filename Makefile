@@ -97,6 +97,11 @@ campaign-crash: $(BIN)/versitygw ## Kill and stop compactors at random on a file
 	KOIOS_S3=$(BIN)/versitygw KOIOS_CRASH_RUNS=$(RUNS) KOIOS_CRASH_STATE=$(BIN)/campaign/crash.json \
 		$(GO) test -count=1 -timeout=0 -v ./test/crash
 
+SIMULATIONS ?= 1000
+.PHONY: campaign-retention
+campaign-retention: ## Simulate outages and retention settings, and look for holes (FIRST=0 SIMULATIONS=1000); FIRST goes on
+	KOIOS_COMPACT_SIMULATIONS=$(SIMULATIONS) FIRST=$(FIRST) $(GO) test -count=1 -timeout=0 -run='^TestRetentionLeavesNoHole$$' -v ./pkg/compact
+
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
 QUERIES ?= 100000

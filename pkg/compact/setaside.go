@@ -50,3 +50,25 @@ func writeSetAside(ctx context.Context, bkt objstore.Bucket, id ulid.ULID, cause
 	}
 	return nil
 }
+
+// restsOn tells whether another block may go because this one is there: it is not marked for deletion, not set aside by
+// anyone since the plan was made, and whole. One that is not whole is set aside.
+func (c *Compactor) restsOn(ctx context.Context, id ulid.ULID) (bool, error) {
+	if err := stillWanted(ctx, c.bkt, []ulid.ULID{id}); err != nil {
+		return false, ofBucket(err)
+	}
+	aside, err := c.bkt.Exists(ctx, block.Object(id, SetAsideFilename))
+	switch {
+	case err != nil:
+		return false, ofBucket(fmt.Errorf("look for the mark of block %s: %w", id, err))
+	case aside:
+		return false, ofBucket(fmt.Errorf("block %s was set aside", id)) // the next look sees it
+	}
+	if err := verifyWhole(ctx, c.bkt, id); err != nil {
+		if errors.Is(err, errNotWhole) {
+			return false, c.setAside(ctx, id, err)
+		}
+		return false, ofBucket(err)
+	}
+	return true, nil
+}

@@ -51,7 +51,13 @@ func (c *Compactor) do(ctx context.Context, st Step) error {
 	return fmt.Errorf("BUG: unknown step %q", st.Kind)
 }
 
+// doExpire marks a block that is past its retention, after a look at those that must have its data.
 func (c *Compactor) doExpire(ctx context.Context, st Step) error {
+	for _, id := range st.Successors {
+		if ok, err := c.restsOn(ctx, id); !ok {
+			return err
+		}
+	}
 	return c.markForDeletion(ctx, st.Inputs[0], st.Reason)
 }
 
@@ -65,14 +71,8 @@ func (c *Compactor) doCollect(ctx context.Context, st Step) (err error) {
 			c.metrics.collectionFailures.Inc()
 		}
 	}()
-	if err := stillWanted(ctx, c.bkt, []ulid.ULID{st.Cover}); err != nil {
-		return ofBucket(err)
-	}
-	if err := verifyWhole(ctx, c.bkt, st.Cover); err != nil {
-		if errors.Is(err, errNotWhole) {
-			return c.setAside(ctx, st.Cover, err)
-		}
-		return ofBucket(err)
+	if ok, err := c.restsOn(ctx, st.Cover); !ok {
+		return err
 	}
 	if err := c.markForDeletion(ctx, st.Inputs[0], detailsGarbage); err != nil {
 		return err
