@@ -123,7 +123,7 @@ func (c *cursor) prepare(ms []*labels.Matcher, enough int64) {
 	}
 	var err error
 	if c.looking, err = c.block.lookup(c.ctx, ms, enough, c.planned, c.share); err != nil {
-		c.fail(damagedPostings, fmt.Errorf("expanded matching posting: %w", err))
+		c.fail(damagedHeader, fmt.Errorf("expanded matching posting: %w", err))
 	}
 }
 

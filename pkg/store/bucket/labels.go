@@ -160,6 +160,9 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 					for c.Next() && f(c.At().Labels) {
 					}
 				})
+				if err := t.block.header.Err(); err != nil && !c.ended {
+					c.fail(damagedHeader, err)
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

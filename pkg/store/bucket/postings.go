@@ -121,6 +121,9 @@ type lookup struct {
 // lookup plans to find series. The memory of the plan is charged to mem.
 func (b *loaded) lookup(ctx context.Context, ms []*labels.Matcher, enough int64, mem *hold, s *share) (l lookup, err error) {
 	groups, err := plan(ctx, b.header, ms, enough, mem)
+	if err == nil {
+		err = b.header.Err()
+	}
 	if err != nil {
 		return l, err
 	}
