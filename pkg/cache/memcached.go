@@ -126,7 +126,7 @@ func NewMemcached(ctx context.Context, name string, cfg MemcachedConfig, o Optio
 	}
 	set.ctx, set.cancel = context.WithCancel(context.Background())
 	set.update(ctx)
-	set.running.Go(func() { follow(set.ctx, cfg.DNSProviderUpdateInterval, set.update) })
+	set.running.Go(set.follow)
 	return newRemote(remoteConfig{
 		guardConfig: set.guardCfg, Prefix: o.prefix(), ItemBytesMax: int64(cfg.MaxItemSize), TTL: cfg.Expiration,
 		BatchMax: cfg.MaxGetMultiBatchSize, QueueMax: cfg.MaxAsyncBufferSize, Writers: cfg.MaxAsyncConcurrency,
@@ -148,6 +148,19 @@ type memcachedSet struct {
 	running sync.WaitGroup
 	byAddr  map[string]*guard // of update only
 	current atomic.Pointer[[]*guard]
+}
+
+func (s *memcachedSet) follow() {
+	tick := time.NewTicker(s.cfg.DNSProviderUpdateInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+			s.update(s.ctx)
+		}
+	}
 }
 
 // update looks up the servers. Those that stay keep their connections and what was learned of them.
@@ -257,10 +270,19 @@ func (m *memcachedServer) set(ctx context.Context, entries []wireEntry) error {
 			return err
 		}
 		if err := m.client.Set(&memcache.Item{Key: e.key, Value: e.value, Expiration: expiration(e.ttl)}); err != nil {
-			return err
+			return refusal(err)
 		}
 	}
 	return nil
+}
+
+// refusal marks what a server says of an entry that is larger than its own limit, or for which it finds no room. The
+// client has no kinds for these answers, only their text.
+func refusal(err error) error {
+	if strings.Contains(err.Error(), `"SERVER_ERROR `) {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return err
 }
 
 // monthSeconds is where memcached begins to take an expiration for a time since the epoch.
