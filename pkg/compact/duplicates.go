@@ -11,8 +11,12 @@ import (
 
 // covers is an order over the blocks of a group: a may stand in for b. It has more sources, all of b's among them, or
 // the same sources and the older id. It is a strict order, so whoever looks at whichever part of a bucket never finds
-// two blocks that cover each other.
+// two blocks that cover each other. A block that is set aside comes after every other one, because nothing can be read of
+// it: whoever has its sources covers it.
 func covers(a, b *Block) bool {
+	if b.SetAside {
+		return !a.SetAside && contains(a.ids, b.ids)
+	}
 	if len(a.ids) < len(b.ids) || len(a.ids) == len(b.ids) && a.Meta.ULID.Compare(b.Meta.ULID) >= 0 {
 		return false
 	}
@@ -25,7 +29,7 @@ func covers(a, b *Block) bool {
 func duplicates(blocks []*Block) map[ulid.ULID]ulid.ULID {
 	sorted := slices.Clone(blocks)
 	slices.SortFunc(sorted, func(a, b *Block) int {
-		return cmp.Or(a.ids[0].Compare(b.ids[0]), len(b.ids)-len(a.ids), a.Meta.ULID.Compare(b.Meta.ULID))
+		return cmp.Or(a.ids[0].Compare(b.ids[0]), len(b.ids)-len(a.ids), setAsideLast(a, b), a.Meta.ULID.Compare(b.Meta.ULID))
 	})
 	dups := map[ulid.ULID]ulid.ULID{}
 	var open []*Block // may cover one that comes
@@ -38,6 +42,16 @@ func duplicates(blocks []*Block) map[ulid.ULID]ulid.ULID {
 		}
 	}
 	return dups
+}
+
+func setAsideLast(a, b *Block) int {
+	switch {
+	case a.SetAside == b.SetAside:
+		return 0
+	case a.SetAside:
+		return 1
+	}
+	return -1
 }
 
 // sameBytes tells whether two blocks have equal files. It needs checksums in both, and as many sources, so that covers

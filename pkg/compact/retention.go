@@ -25,7 +25,8 @@ func (p *planner) successor(b *Block) int64 {
 }
 
 // expire plans away the blocks past their retention, and returns the rest. Those that are past it and still needed are
-// held; they are not merged any more.
+// held; they are not merged any more. A block that is set aside is kept for as long and no longer: no successor will be
+// made of it.
 func (p *planner) expire(g *Group, blocks []*Block, stays map[int64]*holdings) (live []*Block) {
 	for _, b := range blocks {
 		if p.retains(g.Resolution, b.Meta.MaxTime) {
@@ -33,7 +34,7 @@ func (p *planner) expire(g *Group, blocks []*Block, stays map[int64]*holdings) (
 			continue
 		}
 		var successors []*Block
-		if res := p.successor(b); res != 0 {
+		if res := p.successor(b); res != 0 && !b.SetAside {
 			if successors = stays[res].cover(b); successors == nil {
 				b.held = true
 				live = append(live, b)
