@@ -159,6 +159,10 @@ SIMULATIONS ?= 1000
 campaign-retention: ## Simulate outages and retention settings, and look for holes (FIRST=0 SIMULATIONS=1000); FIRST goes on
 	KOIOS_COMPACT_SIMULATIONS=$(SIMULATIONS) FIRST=$(FIRST) $(GO) test -count=1 -timeout=0 -run='^TestRetentionLeavesNoHole$$' -v ./pkg/compact
 
+.PHONY: campaign-defects
+campaign-defects: ## Compact buckets of 100 groups of which 20 are bad, in one pass (THANOS=path lets that one try too)
+	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestCampaign$$' -v ./test/defects
+
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
 QUERIES ?= 100000
@@ -229,12 +233,16 @@ lint: $(BIN)/golangci-lint ## Run the linters
 proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## Generate the Go code of the wire messages
 	cd proto && PATH="$(BIN):$$PATH" $(BIN)/buf lint && PATH="$(BIN):$$PATH" $(BIN)/buf generate
 
+.PHONY: mixin
+mixin: ## Generate alerts and dashboards of the tables in deploy/mixin
+	$(GO) run ./deploy/mixin deploy/mixin
+
 .PHONY: check
-check: lint proto ## Check what review would: linters, go.mod, generated code without drift
+check: lint proto mixin ## Check what review would: linters, go.mod, generated code without drift
 	$(GO) mod tidy -diff
 	cd test/tools && $(GO) mod tidy -diff
-	git diff --exit-code -- proto
-	test -z "$$(git status --porcelain -- proto)"
+	git diff --exit-code -- proto deploy/mixin
+	test -z "$$(git status --porcelain -- proto deploy/mixin)"
 
 .PHONY: tools
 tools: $(BIN)/prometheus $(BIN)/golangci-lint $(BIN)/buf ## Build the tools that tests and checks use into ./.bin
