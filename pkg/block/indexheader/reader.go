@@ -332,6 +332,17 @@ func (r *Reader) Postings(name, value string) (Range, bool) {
 // How many bytes are read for one entry, at first.
 const probeBytes = 256
 
+// CountValues returns how many values a label has.
+func (r *Reader) CountValues(name string) int {
+	if r.c.ranges != nil {
+		return len(r.c.ranges[name])
+	}
+	if t := r.c.tables[name]; t != nil {
+		return t.count
+	}
+	return 0
+}
+
 // Values calls f with every value of a label, in order, and where its list is, until f returns false or the file can't be
 // read (see Err). The value is valid until f returns.
 func (r *Reader) Values(name string, f func(value string, rg Range) bool) {

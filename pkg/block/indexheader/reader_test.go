@@ -325,14 +325,86 @@ func FuzzReader(f *testing.F) {
 		if err != nil {
 			return
 		}
+		within := func(rg Range) {
+			if rg.Start < 0 || rg.End > r.IndexSize() || rg.Len() < 0 {
+				t.Fatalf("a list from %d to %d in an index of %d bytes", rg.Start, rg.End, r.IndexSize())
+			}
+		}
 		for _, n := range append(slices.Clone(r.LabelNames()), "", "x") {
-			r.Values(n, func(v string, rg Range) bool { r.Postings(n, v); return true })
-			r.Postings(n, "5")
+			r.Values(n, func(v string, rg Range) bool {
+				within(rg)
+				if found, ok := r.Postings(n, v); !ok || found != rg {
+					t.Fatalf("%s=%q is at %v (%v), and at %v", n, v, found, ok, rg)
+				}
+				return true
+			})
+			if rg, ok := r.Postings(n, "5"); ok {
+				within(rg)
+			}
+		}
+		if err := r.Err(); err != nil {
+			t.Fatalf("not readable after all of it was verified: %v", err)
 		}
 		symbols := r.Symbols()
 		for ref := range uint32(50) {
 			_, _ = r.Symbol(ref * 3)
 			_, _ = symbols.Lookup(ref * 3)
+		}
+	})
+}
+
+// Shows that no bytes break what makes a header of an index, and that what it makes can be read. The checksums are made
+// right, so that the bytes behind them are reached.
+func FuzzBuild(f *testing.F) {
+	raw, err := os.ReadFile(writeIndex(f, 40))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw, int64(0))
+	f.Add(raw, int64(len(raw)))
+	f.Add(raw, int64(100))
+	f.Add(raw[:len(raw)-10], int64(0))
+	f.Add([]byte{}, int64(0))
+	f.Fuzz(func(t *testing.T, b []byte, stated int64) {
+		b = slices.Clone(b)
+		if n := len(b) - indexTOCLen; n > 0 {
+			sum := func(content, sum []byte) { binary.BigEndian.PutUint32(sum, crc32.Checksum(content, castagnoli)) }
+			toc := b[n:]
+			for _, at := range []uint64{binary.BigEndian.Uint64(toc), binary.BigEndian.Uint64(toc[40:])} {
+				if at < uint64(n) && at+8 < uint64(n) {
+					if end := at + 4 + uint64(binary.BigEndian.Uint32(b[at:])); end+4 <= uint64(n) {
+						sum(b[at+4:end], b[end:])
+					}
+				}
+			}
+			sum(toc[:48], toc[48:])
+		}
+		bkt := objstore.NewInMemBucket()
+		if err := bkt.Upload(t.Context(), id.String()+"/index", bytes.NewReader(b)); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), Filename)
+		if err := build(t.Context(), bkt, id, stated, path); err != nil {
+			if _, err := os.Stat(path); err == nil {
+				t.Fatal("left a file after a failure")
+			}
+			return
+		}
+		r, err := open(path, 2)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatal(err)
+			}
+			return
+		}
+		defer r.Release()
+		for _, n := range r.LabelNames() {
+			r.Values(n, func(_ string, rg Range) bool {
+				if rg.Start < 0 || rg.Len() < 0 || rg.End > int64(len(b)) {
+					t.Fatalf("a list from %d to %d in an index of %d bytes", rg.Start, rg.End, len(b))
+				}
+				return true
+			})
 		}
 	})
 }

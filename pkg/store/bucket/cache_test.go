@@ -2,7 +2,9 @@ package bucket
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -313,6 +315,26 @@ func TestQuestions(t *testing.T) {
 
 // A page and a list of references may be anything: reading them ends, and what comes is within bounds.
 func FuzzCachedIndex(f *testing.F) {
+	// A page and a list as they are kept.
+	all := realParts(f)
+	var kept []byte
+	for i, e := range some(all.entries) {
+		kept = binary.AppendUvarint(kept, uint64(i*64))
+		kept = append(binary.AppendUvarint(kept, uint64(len(e))), e...)
+		kept = binary.BigEndian.AppendUint32(kept, crc32.Checksum(e, castagnoli))
+	}
+	f.Add(kept, "a")
+	out := &outside{values: map[string][]byte{}}
+	b := &loaded{meta: &block.Meta{}, cache: newIndexCache(Config{IndexCache: out}, nil)}
+	q := b.question([]*labels.Matcher{eq("__name__", "up")})
+	r := refs{b: make([]byte, 0, 1<<10)}
+	for ref := range uint32(100) {
+		if err := r.append(ref*7 + 1); err != nil {
+			f.Fatal(err)
+		}
+	}
+	b.keepExpanded(q, r.rewound(), &account{})
+	f.Add(out.values[q.key.remote()], q.text)
 	f.Add([]byte{3, 2, 1, 2, 0, 0, 0, 0}, "a")
 	f.Add([]byte{1, 'a', 3, 1, 1, 1}, "a")
 	f.Add([]byte{1, 'a', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1}, "a")

@@ -158,7 +158,8 @@ func TestRefusedSoon(t *testing.T) {
 		s := open(t, bkt, Config{MemoryBytesMax: memory})
 		req := &store.SeriesRequest{
 			MinTime: 0, MaxTime: 2000, SkipChunks: true, PartialResponse: store.Abort, WithoutReplicaLabels: []string{drop},
-			Matchers: []*labels.Matcher{matcher(labels.MatchRegexp, "host", "[^z]+")},
+			// The others reject nothing.
+			Matchers: []*labels.Matcher{matcher(labels.MatchRegexp, "host", "[^z]+"), matcher(labels.MatchNotEqual, "none", "x"), matcher(labels.MatchRegexp, "host", ".*")},
 		}
 		all, _, err := drain(t, s, req)
 		switch {

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -34,17 +35,14 @@ const (
 func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enough int64, mem *hold) ([]group, error) {
 	var groups []group
 	added := false
-	if len(ms) > 1 {
-		enough = 0 // another matcher may leave fewer
-	}
-	for _, m := range ms {
+	ms = cheapestFirst(h, ms)
+	for i, m := range ms {
+		// No other matcher leaves fewer series than this one.
+		alone := i+1 == len(ms) && len(groups) == 0
 		// A matcher that matches the empty value selects the series without the label too, which no list names. So
 		// it is turned around: it rejects the series whose value it does not match.
 		g := group{add: !m.Matches(""), matcher: m}
 		want := func(v string) bool { return m.Matches(v) == g.add }
-		if m.Value == ".*" && m.Type == labels.MatchRegexp {
-			continue
-		}
 		if vs, ok := literals(m); ok {
 			slices.Sort(vs)
 			for _, v := range slices.Compact(vs) {
@@ -63,7 +61,7 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enou
 						err = context.Cause(ctx)
 						return false
 					}
-					if enough > 0 && g.add && g.lists.series() > enough {
+					if alone && enough > 0 && g.add && g.lists.series() > enough {
 						return false
 					}
 				}
@@ -97,6 +95,32 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enou
 		groups = append(groups, g)
 	}
 	return groups, nil
+}
+
+// cheapestFirst leaves out the matchers that match everything, and puts those for which many label values are looked
+// through behind the others: what these select may be nothing.
+func cheapestFirst(h *indexheader.Reader, ms []*labels.Matcher) []*labels.Matcher {
+	type priced struct {
+		m     *labels.Matcher
+		price int
+	}
+	all := make([]priced, 0, len(ms))
+	for _, m := range ms {
+		if m.Value == ".*" && m.Type == labels.MatchRegexp {
+			continue
+		}
+		p := priced{m: m}
+		if _, ok := literals(m); !ok {
+			p.price = h.CountValues(m.Name)
+		}
+		all = append(all, p)
+	}
+	slices.SortStableFunc(all, func(a, b priced) int { return cmp.Compare(a.price, b.price) })
+	out := make([]*labels.Matcher, len(all))
+	for i, p := range all {
+		out[i] = p.m
+	}
+	return out
 }
 
 // literals returns the only values for which a matcher does not answer as it does for all others.
