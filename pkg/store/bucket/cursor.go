@@ -198,14 +198,8 @@ func (c *cursor) Next() bool {
 
 // turn makes the next window the current one.
 func (c *cursor) turn() {
-	old := &c.windows[c.now]
 	if c.kept {
-		// The arrays of a batch are given up with the first of its windows that somebody keeps.
-		old.data.free()
-		if b := old.batch; b != nil {
-			b.given = true
-		}
-		c.kept = false
+		c.leave()
 	}
 	if c.reading == nil {
 		c.ahead()
@@ -214,6 +208,17 @@ func (c *cursor) turn() {
 	c.reading = nil
 	c.now = 1 - c.now
 	c.take()
+}
+
+// leave leaves what the current window is in to those who keep series of it. The arrays of a batch are given up with the
+// first of its windows that somebody keeps.
+func (c *cursor) leave() {
+	w := &c.windows[c.now]
+	w.data.leave()
+	if w.batch != nil {
+		w.batch.given = true
+	}
+	c.kept = false
 }
 
 // take looks at the window that has become the current one, and has the next one read.
@@ -319,13 +324,14 @@ func (c *cursor) Close() error {
 	c.planned.free()
 	r := &c.reader
 	r.entries.free()
+	if c.kept {
+		c.leave()
+	}
 	for i := range c.windows {
 		c.windows[i].data.free()
 		c.windows[i].series, c.windows[i].batch = nil, nil
-		r.batches[i].mem.free()
-		r.batches[i] = batch{mem: r.batches[i].mem}
 	}
-	r.refs, r.taken, r.want = refs{}, nil, nil
+	r.end()
 	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
 	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
 	c.block.release()
