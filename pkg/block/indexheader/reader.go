@@ -72,6 +72,13 @@ func (r *Reader) Release() {
 	}
 }
 
+// Loaded tells whether Open has nothing to read.
+func (r *Reader) Loaded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.c != nil
+}
+
 // Open makes the Reader ready for use by its holder. The first one to open it reads the file, and fetches it before
 // that if it is not there or is damaged; others wait for it. An error that wraps ErrCorrupt says that the index in the
 // bucket is damaged.
@@ -327,7 +334,9 @@ func (r *Reader) Values(name string, f func(value string, rg Range) bool) {
 	if t == nil {
 		return
 	}
-	s := scan(r.file, r.c.table.pos+int64(t.samples[0]), r.c.table.end, scanBytes)
+	// The last of the samples is the last entry; what lies behind it is read for where its list ends.
+	length := int(t.samples[len(t.samples)-1]-t.samples[0]) + 2*probeBytes
+	s := scan(r.file, r.c.table.pos+int64(t.samples[0]), r.c.table.end, min(length, scanBytes))
 	defer s.close()
 	// A list ends where the next one starts, so each value waits for the entry behind it.
 	_, v, off, ok := s.entry()

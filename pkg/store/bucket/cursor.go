@@ -48,7 +48,8 @@ type cursor struct {
 
 // newCursor makes a cursor that has not been opened: see begin.
 func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int, mem *share) *cursor {
-	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, share: mem, mem: &hold{budget: &mem.finding}, planned: &hold{budget: &mem.finding}, at: -1}
+	c := s.newHeaderCursor(ctx, req, b, tenant)
+	c.share, c.mem, c.planned = mem, &hold{budget: &mem.finding}, &hold{budget: &mem.finding}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
@@ -61,6 +62,11 @@ func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *load
 		r.batches[i].mem = &hold{budget: &mem.windows}
 	}
 	return c
+}
+
+// newHeaderCursor makes one that is only good for looking into the index header.
+func (s *Store) newHeaderCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, tenant string) *cursor {
+	return &cursor{ctx: ctx, block: b, req: req, metrics: s.metrics, tenant: tenant, at: -1}
 }
 
 // badData is what turned out to be damaged, one by one.
@@ -288,12 +294,28 @@ func (c *cursor) gap(err error, mint, maxt int64) error {
 func (c *cursor) At() *store.Series { return &c.cur }
 
 // Keep implements store.Keeper. The series brings its whole window along: from the next window on that is the keeper's
-// to account for, and the cursor takes new memory.
+// to account for, and the cursor takes new memory. The last one of a window, which is kept only because nobody knows what
+// comes next, is copied.
 func (c *cursor) Keep() *store.Series {
+	if !c.kept && c.at+1 == len(c.windows[c.now].series) {
+		return c.cur.Clone()
+	}
 	c.kept = true
 	s := c.cur
 	return &s
 }
+
+// Extended implements store.Looker.
+func (c *cursor) Extended(name string) bool {
+	w := &c.windows[c.now]
+	if c.at+1 < len(w.series) {
+		return store.ExtendsBefore(c.cur.Labels, w.series[c.at+1].labels, name)
+	}
+	return !c.ended
+}
+
+// Whole implements store.Whole: series that are not in order are taken for damage.
+func (c *cursor) Whole() bool { return true }
 
 // Err implements store.Cursor.
 func (c *cursor) Err() error { return c.err }
@@ -316,6 +338,10 @@ func (c *cursor) Close() error {
 		return nil
 	}
 	c.closed = true
+	defer c.block.release()
+	if c.share == nil {
+		return nil
+	}
 	c.cancel()
 	if c.reading != nil {
 		<-c.reading
@@ -334,6 +360,5 @@ func (c *cursor) Close() error {
 	r.end()
 	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
 	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
-	c.block.release()
 	return nil
 }

@@ -18,7 +18,7 @@ const (
 	// A window is what a request has in memory of the chunks of one block at a time, twice, for the next one is read
 	// while one is handed out; and again of its index entries. A request over many blocks shares this much among them,
 	// so that its need does not grow with the time it covers.
-	windowBytesAll = 32 << 20
+	windowBytesAll = 8 << 20
 	windowBytesMin = 128 << 10
 	windowBytesMax = 2 << 20
 	// No chunk is thought to be longer, whatever the distance to the next one.
