@@ -33,6 +33,7 @@ type cursor struct {
 	windows [2]window
 	now     int           // the window that is handed out
 	reading chan struct{} // closed when the other one has been read; nil: nobody reads it
+	begun   bool          // the other one has been read once
 	at      int           // the current one of its series
 
 	cur store.Series
@@ -186,8 +187,14 @@ func (c *cursor) Next() bool {
 		}
 		w := &c.windows[c.now]
 		c.at++
+		if c.at == 1 && c.reading == nil && !c.ended {
+			c.ahead()
+		}
 		for c.at >= len(w.series) {
 			if c.ended || c.err != nil {
+				if c.reading == nil {
+					c.free()
+				}
 				return false
 			}
 			c.turn()
@@ -241,7 +248,11 @@ func (c *cursor) take() {
 	case w.last:
 		c.ended = true
 	case c.reader.refs.n > 0 || w.batch.at < len(w.batch.series):
-		c.ahead()
+		// Nobody may come to the second series of a block for long, while others are read. From then on it is this
+		// block's turn.
+		if c.begun || len(w.series) <= 1 {
+			c.ahead()
+		}
 	default:
 		c.ended = true
 	}
@@ -250,7 +261,7 @@ func (c *cursor) take() {
 // ahead starts to read the other window.
 func (c *cursor) ahead() {
 	done, w := make(chan struct{}), &c.windows[1-c.now]
-	c.reading = done
+	c.reading, c.begun = done, true
 	go func() {
 		defer close(done)
 		defer func() {
@@ -261,6 +272,19 @@ func (c *cursor) ahead() {
 		}()
 		c.reader.read(c.ctx, w)
 	}()
+}
+
+// free gives back what reading takes, when nobody reads.
+func (c *cursor) free() {
+	if c.kept {
+		c.leave()
+	}
+	for i := range c.windows {
+		c.windows[i].data.free()
+		c.windows[i].series, c.windows[i].batch = nil, nil
+	}
+	c.mem.free()
+	c.reader.end()
 }
 
 // fail ends the cursor, and notes it where it is the block's fault.
@@ -346,18 +370,9 @@ func (c *cursor) Close() error {
 	if c.reading != nil {
 		<-c.reading
 	}
-	c.mem.free()
 	c.planned.free()
+	c.free()
 	r := &c.reader
-	r.entries.free()
-	if c.kept {
-		c.leave()
-	}
-	for i := range c.windows {
-		c.windows[i].data.free()
-		c.windows[i].series, c.windows[i].batch = nil, nil
-	}
-	r.end()
 	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
 	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
 	return nil

@@ -91,6 +91,7 @@ func (r *windowReader) begin() {
 
 // end gives it back. What somebody keeps of a batch stays his.
 func (r *windowReader) end() {
+	r.entries.free()
 	for i := range r.batches {
 		b := &r.batches[i]
 		b.mem.free()

@@ -18,8 +18,8 @@ const (
 	// A window is what a request has in memory of the chunks of one block at a time, twice, for the next one is read
 	// while one is handed out; and again of its index entries. A request over many blocks shares this much among them,
 	// so that its need does not grow with the time it covers.
-	windowBytesAll = 8 << 20
-	windowBytesMin = 128 << 10
+	windowBytesAll = 4 << 20
+	windowBytesMin = 64 << 10
 	windowBytesMax = 2 << 20
 	// No chunk is thought to be longer, whatever the distance to the next one.
 	chunkDistanceMax = 1 << 20
@@ -132,7 +132,6 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	n := len(refs)
 	r.expect(n)
 	to.mem.free()
-	r.entries.reset()
 	if to.given {
 		to.batchArrays, to.given = new(batchArrays), false
 	}
@@ -211,6 +210,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	// An entry's length takes a byte or two, its checksum four; then comes the next multiple of the step.
 	r.block.seriesLengths.learn(n, func(i int) int64 { return int64(len(contents[i])) + 2 + 4 })
 	r.acc.touch(seriesData, n, len(missing), bytes)
+	r.entries.free() // until the next batch
 	held := max(bytes, to.mem.reserved) / int64(n)
 	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(held, 1))))
 	return nil
