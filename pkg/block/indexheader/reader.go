@@ -36,7 +36,8 @@ type Reader struct {
 	closed   bool
 	lastUsed time.Time
 
-	// These are set while mu is held and holds is not 0, and taken away when it is.
+	// These are set while mu is held and holds is not 0, and taken away when it is. The file may stay open as long as c is
+	// there.
 	c    *content
 	file readerAtCloser
 }
@@ -58,15 +59,11 @@ func (r *Reader) Release() {
 	r.mu.Lock()
 	r.holds--
 	last := r.holds == 0
-	var file io.Closer
-	if last && r.file != nil {
-		file, r.file = r.file, nil
+	if last && (r.c == nil || r.pool.files.Load() > filesKept) {
+		r.closeFileLocked()
 	}
 	r.lastUsed = time.Now()
 	r.mu.Unlock()
-	if file != nil {
-		_ = file.Close() // it was only read
-	}
 	if last {
 		r.pool.released(r)
 	}
@@ -125,8 +122,22 @@ func (r *Reader) openFileLocked() error {
 	if err != nil {
 		return err
 	}
-	r.file = f
+	r.setFileLocked(f)
 	return nil
+}
+
+func (r *Reader) setFileLocked(f readerAtCloser) {
+	r.closeFileLocked()
+	r.file = f
+	r.pool.files.Add(1)
+}
+
+func (r *Reader) closeFileLocked() {
+	if r.file != nil {
+		_ = r.file.Close() // it was only read
+		r.file = nil
+		r.pool.files.Add(-1)
+	}
 }
 
 // load reads the file into memory, as far as it is kept there.
@@ -150,7 +161,8 @@ func (r *Reader) load(ctx context.Context) error {
 		return err
 	}
 	r.mu.Lock()
-	r.c, r.file = c, f
+	r.c = c
+	r.setFileLocked(f)
 	r.mu.Unlock()
 	r.pool.opened(r, c.bytes)
 	return nil
@@ -189,6 +201,7 @@ func (r *Reader) unload() (ok bool) {
 		return false
 	}
 	r.c = nil
+	r.closeFileLocked()
 	return true
 }
 
@@ -198,6 +211,7 @@ func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.c = nil
+	r.closeFileLocked()
 	if r.pool.cfg.Forget && !r.closed {
 		r.closed = true
 		if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
