@@ -76,16 +76,31 @@ bench-compare: ## Measure the store gateway beside another program over one buck
 	@test -x "$(PEER)" || { echo "name a program: make bench-compare PEER=/path/of/thanos" >&2; exit 1; }
 	KOIOS_PEER=$(PEER) KOIOS_COMPARE_SERIES=$(SERIES) KOIOS_COMPARE_HOURS=$(HOURS) $(GO) test -count=1 -tags=compat -timeout=60m -v ./test/storecompare
 
-# MILLIONS=165 is a day of a large server; the targets are about that.
+# MILLIONS=full is what the targets are about: 85 downsampled, 165 compacted. STRICT=1 fails where one is missed.
 MILLIONS ?= 20
+ROUNDS   ?= 3
 .PHONY: compare-compact
-compare-compact: ## Measure compaction and downsampling beside a real Thanos: make compare-compact THANOS=/path/of/thanos MILLIONS=20
+compare-compact: ## Measure koios compact beside thanos compact over copies of one bucket: make compare-compact THANOS=/path/of/thanos MILLIONS=20 ROUNDS=3
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare-compact THANOS=/path/of/thanos" >&2; exit 1; }
-	KOIOS_THANOS=$(THANOS) KOIOS_COMPARE_MILLIONS=$(MILLIONS) $(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
+	KOIOS_THANOS=$(THANOS) KOIOS_COMPARE_MILLIONS=$(MILLIONS) KOIOS_COMPARE_ROUNDS=$(ROUNDS) KOIOS_COMPARE_STRICT=$(STRICT) \
+		$(GO) test -count=1 -tags=compat -run=^TestCompactBesideThanos$$ -timeout=60m -v ./test/sidebyside
 
 .PHONY: campaign-compact
-campaign-compact: ## Compact a group of five million series within 1 GiB of memory and 4 GiB of disk
-	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./pkg/block/merge
+campaign-compact: ## Compact and downsample a group of five million series within 1 GiB of memory and 4 GiB of disk, in a control group (needs root)
+	$(GO) test -count=1 -tags=campaign -timeout=0 -run='^TestFiveMillionSeries$$' -v ./test/million
+
+# A run that was ended goes on where it was, as .bin/campaign/crash.json says.
+RUNS ?= 200
+.PHONY: campaign-crash
+campaign-crash: $(BIN)/versitygw ## Kill and stop compactors at random on a file system and an S3 server, and look at what they leave (RUNS=200)
+	@mkdir -p $(BIN)/campaign
+	KOIOS_S3=$(BIN)/versitygw KOIOS_CRASH_RUNS=$(RUNS) KOIOS_CRASH_STATE=$(BIN)/campaign/crash.json \
+		$(GO) test -count=1 -timeout=0 -v ./test/crash
+
+SIMULATIONS ?= 1000
+.PHONY: campaign-retention
+campaign-retention: ## Simulate outages and retention settings, and look for holes (FIRST=0 SIMULATIONS=1000); FIRST goes on
+	KOIOS_COMPACT_SIMULATIONS=$(SIMULATIONS) FIRST=$(FIRST) $(GO) test -count=1 -timeout=0 -run='^TestRetentionLeavesNoHole$$' -v ./pkg/compact
 
 # A run that was ended goes on where it was; FIRST and QUERIES=1 look at one query.
 SEED    ?= 1
@@ -169,6 +184,9 @@ tools: $(BIN)/prometheus $(BIN)/golangci-lint $(BIN)/buf ## Build the tools that
 
 $(BIN)/prometheus: test/tools/go.mod
 	cd test/tools && $(GO) build -o $(BIN)/prometheus github.com/prometheus/prometheus/cmd/prometheus
+	touch $@
+$(BIN)/versitygw: test/tools/s3/go.mod
+	cd test/tools/s3 && $(GO) build -o $(BIN)/versitygw github.com/versity/versitygw/cmd/versitygw
 	touch $@
 $(BIN)/golangci-lint:
 	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)

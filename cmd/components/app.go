@@ -29,7 +29,7 @@ type runner func(p *process) error
 
 // All are the components, in the order of a sample's way.
 func All() []Component {
-	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Tools(), Standalone()}
+	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Tools(), Config(), Standalone()}
 }
 
 // Main runs the program with its command line and returns the exit code. With one component its flags

@@ -124,8 +124,8 @@ func (c *compactFlags) bind(fs *flags) {
 	fs.int(&c.maxLevel, "debug.max-compaction-level", "4", "Largest level that blocks are merged to: 4 is 14 days, 3 is 2 days, 2 is 8 hours, 1 is 2 hours.").Hidden()
 	fs.bool(&c.haltOnError, "debug.halt-on-error", true, "Park a group that can't be merged, and show it in thanos_compact_halted. Everything else goes on. See also --compact.stop-on-error.").Hidden()
 	fs.bool(&c.stopOnError, "compact.stop-on-error", false, "Stop all work when a group can't be merged, until the process is restarted.")
-	fs.bool(&c.skipOutOfOrder, "compact.skip-block-with-out-of-order-chunks", false, "Out-of-order chunks are put in order.").Hidden()
-	fs.bool(&c.acceptIndex, "debug.accept-malformed-index", false, "Label names out of order are put in order.").Hidden()
+	fs.bool(&c.skipOutOfOrder, "compact.skip-block-with-out-of-order-chunks", false, "Mark a block against compaction whose chunks are out of order. Without it they are put in order.").Hidden()
+	fs.bool(&c.acceptIndex, "debug.accept-malformed-index", false, "Work on a block whose label names are not sorted: they are sorted then. Without it such a block is set aside.").Hidden()
 }
 
 // run builds the compactor.
@@ -150,7 +150,7 @@ func (c *compactFlags) run(p *process) error {
 		p.loop(comp.Run)
 		p.loop(func(ctx context.Context) error { return c.watch(ctx, p, comp) })
 	} else {
-		p.loop(comp.RunOnce)
+		p.once(comp.RunOnce)
 	}
 	hs, err := p.addHTTP(c.http, &content{})
 	if err != nil {
@@ -197,6 +197,7 @@ func (c *compactFlags) config(p *process) (compact.Config, error) {
 		ScratchBytesMax: scratch, MemoryBytesMax: int64(c.memoryBytes),
 		WaitInterval: c.waitInterval, CleanupInterval: c.cleanupInterval, ProgressInterval: c.progressInterval,
 		StallAfter: c.stallTimeout, ParkOnError: c.haltOnError, StopOnError: c.stopOnError,
+		SkipDisorder: c.skipOutOfOrder, Unsorted: c.acceptIndex,
 	}, nil
 }
 

@@ -164,7 +164,7 @@ func TestFlagsMatchReference(t *testing.T) {
 	// kingpin's own.
 	check("global", cl.common, model.FlagGroupModel, "help-long", "help-man", "completion-bash", "completion-script-bash", "completion-script-zsh")
 	for _, c := range cl.commands {
-		if c.name != "standalone" { // ours alone
+		if c.name != "standalone" && c.name != "config check" { // ours alone
 			check(c.name, c.flags, commandModel(model, c.name).FlagGroupModel)
 		}
 	}
@@ -214,80 +214,6 @@ func parse(t *testing.T, args ...string) (*command, string) {
 		return nil, cl.explain(err)
 	}
 	return cl.chosen(name), ""
-}
-
-// The argument lists that deployers produce are accepted, in all forms that arguments take.
-func TestDeployersArguments(t *testing.T) {
-	t.Setenv("POD_NAME", "p-0")
-	argFile := filepath.Join(t.TempDir(), "args")
-	if err := os.WriteFile(argFile, []byte("--query.replica-label=a\n--query.replica-label=b\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	yaml := "\"config\":\n  \"sampler_param\": 2\n  \"sampler_type\": \"ratelimiting\"\n\"type\": \"JAEGER\"\n"
-	lists := map[string][]string{
-		"operator sidecar": {
-			"sidecar", "--prometheus.url=http://localhost:9090/prefix", "--grpc-address=:10901", "--http-address=:10902",
-			"--prometheus.http-client-file=/etc/thanos/config/prometheus.http-client-file.yaml",
-			"--objstore.config=type: S3\nconfig: {bucket: b}", "--tsdb.path=/prometheus",
-			"--shipper.meta-file-name=thanos.shipper.json", "--shipper.ignore-unequal-block-size",
-			"--grpc-server-tls-cert=/c", "--grpc-server-tls-key=/k", "--grpc-server-tls-client-ca=/a", "--grpc-server-tls-min-version=1.2",
-			"--grpc-server-tls-ciphers=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "--grpc-server-tls-curves=X25519,CurveP256",
-			"--tracing.config=" + yaml, "--log.level=debug", "--log.format=json", "--min-time=-6w",
-			"--prometheus.ready_timeout=20m", "--prometheus.get_config_timeout=5s", "--prometheus.get_config_interval=10s",
-		},
-		"operator sidecar, local": {
-			"sidecar", "--prometheus.url=http://127.0.0.1:9090/", "--grpc-address=127.0.0.1:10901", "--http-address=127.0.0.1:10902",
-			"--objstore.config-file=/etc/thanos/objstore.yml", "--tracing.config-file=/etc/thanos/tracing.yml", "--tsdb.path=/prometheus",
-		},
-		"query": {
-			"query", "--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:9090", "--log.level=info", "--log.format=logfmt",
-			"--query.replica-label=prometheus_replica", "--query.replica-label=rule_replica",
-			"--endpoint=dnssrv+_grpc._tcp.thanos-store.ns.svc.cluster.local", "--endpoint=dnssrv+_grpc._tcp.x.ns.svc.cluster.local.:10901",
-			"--endpoint=host:10901", "--endpoint-group=host:10901", "--endpoint-strict=a:1", "--endpoint-group-strict=b:1",
-			"--query.timeout=5m", "--query.lookback-delta=15m", "--query.auto-downsampling", "--query.promql-engine=thanos",
-			"--tracing.config=" + yaml, "--query.telemetry.request-duration-seconds-quantiles=0.1", "--query.telemetry.request-duration-seconds-quantiles=0.25",
-			"--query.telemetry.request-samples-quantiles=100", "--query.telemetry.request-series-seconds-quantiles=10",
-			"--query.max-concurrent=10", "--web.route-prefix=/", "--web.disable-cors", "--grpc.proxy-strategy=eager",
-			"--web.external-prefix=http://name.ns:10902", "--web.prefix-header=X-Forwarded-Prefix", "--alert.query-url=http://x",
-			"--store.sd-files=/conf/sd/servicediscovery.yml", "--store.sd-interval=5m", "--store.sd-dns-resolver=miekgdns",
-			"--grpc-client-tls-secure", "--grpc-client-tls-cert=/c", "--grpc-client-tls-key=/k", "--grpc-client-tls-ca=/a", "--grpc-client-tls-skip-verify", "--grpc-client-server-name=n",
-			"--http.config=/conf/http/http-config.yml", "--enable-auto-gomemlimit", "--auto-gomemlimit.ratio=0.8",
-			"--store=a:1", "--rule=b:1", "--metadata=c:1", "--exemplar=d:1", "--target=e:1", "--store-strict=f:1", "--log.request.decision=LogFinishCall",
-			"--selector-label=a=\"b\"", "--no-query.partial-response", "--no-rule.partial-response",
-		},
-		"store": {
-			"store", "--data-dir=/var/thanos/store", "--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:10902", "--objstore.config=type: FILESYSTEM",
-			"--ignore-deletion-marks-delay=24h", "--index-cache.config=\"config\":\n  \"max_size\": \"1GB\"\n\"type\": \"in-memory\"",
-			"--store.caching-bucket.config=type: IN-MEMORY", "--min-time=-6w", "--max-time=-2h",
-			"--selector.relabel-config=\n- action: hashmod\n  source_labels: [\"__block_id\"]\n  target_label: shard\n  modulus: 2\n- action: keep\n  source_labels: [shard]\n  regex: 0\n",
-			"--store.grpc.series-sample-limit=5000", "--store.grpc.touched-series-limit=10", "--store.grpc.downloaded-bytes-limit=1MiB",
-			"--store.limits.request-samples=1", "--store.limits.request-series=2", "--block-discovery-strategy=recursive", "--block-meta-fetch-concurrency=8",
-			"--store.enable-index-header-lazy-reader", "--store.index-header-lazy-download-strategy=lazy", "--store.index-header-lazy-reader-idle-timeout=10m",
-			"--grpc-server-tls-cert=/certs/grpc/c", "--grpc-server-tls-key=/certs/grpc/k", "--grpc-server-tls-client-ca=/certs/grpc/ca", "--http.config=/x",
-			"--enable-auto-gomemlimit", "--auto-gomemlimit.ratio", "0.9", "--index-cache-size=500MB", "--chunk-pool-size=0",
-			"--experimental.enable-index-cache-postings-compression", "--debug.advertise-compatibility-label",
-		},
-		"query frontend": {
-			"query-frontend", "--http-address=0.0.0.0:9090", "--query-frontend.downstream-url=http://thanos-query.ns.svc.cluster.local.:9090",
-			"--query-frontend.compress-responses", "--query-frontend.log-queries-longer-than=10s", "--query-range.split-interval=24h", "--labels.split-interval=24h",
-			"--query-range.max-retries-per-request=0", "--labels.max-retries-per-request=0", "--labels.default-time-range=336h", "--cache-compression-type=snappy",
-			"--query-range.response-cache-config=\"config\":\n  \"addresses\":\n  - \"dnssrv+_client._tcp.memcached.ns.svc\"\n  \"dns_provider_update_interval\": \"10s\"\n\"type\": \"memcached\"",
-			"--labels.response-cache-config=\"config\":\n  \"max_size\": \"0\"\n  \"max_size_items\": 2048\n  \"validity\": \"6h\"\n\"type\": \"in-memory\"",
-			"--query-frontend.tenant-header=X-Tenant", "--query-frontend.forward-header=Authorization", "--query-frontend.forward-header=X-Grafana-User",
-			"--http.config=/conf/http/http-config.yml", "--tracing.config=" + yaml, "--log.level=info", "--log.format=logfmt", "--enable-auto-gomemlimit",
-			"--alert.query-url=http://x", "--query-frontend.vertical-shards=4",
-		},
-		"query frontend, files":           {"query-frontend", "--query-range.response-cache-config-file=/conf/cache/config.yml", "--labels.response-cache-config-file", "/etc/thanos/cache.yaml"},
-		"global flags before the command": {"--log.level=warn", "query"},
-		"value apart":                     {"query", "--log.level", "warn", "--query.timeout", "1m"},
-		"argument file":                   {"query", "@" + argFile},
-		"durations":                       {"query", "--query.timeout=1d", "--query.lookback-delta=2d", "--store.unhealthy-timeout=10y", "--grpc-grace-period=0d"},
-	}
-	for name, args := range lists {
-		if c, fault := parse(t, args...); c == nil {
-			t.Errorf("%s: %s", name, fault)
-		}
-	}
 }
 
 // Wrong command lines end with code 1 and one line that names the flag.

@@ -14,9 +14,7 @@ var later = map[string]map[string]string{
 		"web.prefix-header":                           "there is no page yet",
 	},
 	"compact": {
-		"web.prefix-header":                           "there is no page yet",
-		"compact.skip-block-with-out-of-order-chunks": "chunks that are out of order are put in order",
-		"debug.accept-malformed-index":                "a block whose index is malformed is set aside",
+		"web.prefix-header": "there is no page yet",
 	},
 	"sidecar": {},
 	"store": {

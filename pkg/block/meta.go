@@ -191,9 +191,28 @@ func ParseMeta(b []byte) (*Meta, error) {
 		}
 	}
 	if err := m.Validate(); err != nil {
-		return nil, err
+		return nil, &unusableMetaError{&m, err}
 	}
 	return &m, nil
+}
+
+// unusableMetaError says why metadata that could be decoded can't be used.
+type unusableMetaError struct {
+	meta *Meta
+	err  error
+}
+
+func (e *unusableMetaError) Error() string { return e.err.Error() }
+func (e *unusableMetaError) Unwrap() error { return e.err }
+
+// MetaOf returns the metadata that an error of View.Partial or ParseMeta is about, if it could be read as far as that
+// its id, labels and times are known, though it can't be used: that of another version, say. Otherwise it is nil.
+func MetaOf(err error) *Meta {
+	var e *unusableMetaError
+	if !errors.As(err, &e) || e.meta.ULID == (ulid.ULID{}) || e.meta.MinTime >= e.meta.MaxTime {
+		return nil
+	}
+	return e.meta
 }
 
 // Write writes the metadata as a meta.json: indented by tabs, with a newline at the end.

@@ -77,11 +77,13 @@ func checkFiles(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, f
 	if _, ok := listed[block.IndexFilename]; !ok {
 		listed[block.IndexFilename] = 0
 	}
+	// Blocks of old list neither.
+	unlisted := len(m.Thanos.Files) == 0 && len(m.Thanos.SegmentFiles) == 0
 	there := map[string]bool{}
 	err := bkt.Iter(ctx, m.ULID.String()+objstore.DirDelim, func(name string) error {
 		rel := strings.TrimPrefix(name, m.ULID.String()+objstore.DirDelim)
 		there[rel] = true
-		if _, ok := listed[rel]; !ok && !belongs(rel) {
+		if _, ok := listed[rel]; !ok && !belongs(rel) && !(unlisted && strings.HasPrefix(rel, block.ChunksDirname+"/")) {
 			fs.add(KindStray, "%s", rel)
 		}
 		return nil

@@ -250,6 +250,7 @@ var defects = []defect{
 		w.put(id, compact.SetAsideFilename, `{}`)
 		return id
 	}, []Kind{KindSetAside}},
+	{"none: a block of old, whose metadata lists no files", withMeta(func(m *block.Meta) { m.Thanos.Files, m.Thanos.SegmentFiles = nil, nil }), nil},
 	{"a stray object", func(w *world, s spec) ulid.ULID {
 		id := w.add(s)
 		w.put(id, "core", "x")

@@ -34,15 +34,3 @@ func FetchOne(ctx context.Context, c Cache, key string) (value []byte, found boo
 	value = c.Fetch(ctx, []string{key})[0]
 	return value, value != nil
 }
-
-// Nothing is the cache that keeps nothing.
-type Nothing struct{}
-
-// Fetch implements Cache.
-func (Nothing) Fetch(_ context.Context, keys []string) [][]byte { return make([][]byte, len(keys)) }
-
-// Store implements Cache.
-func (Nothing) Store(...Entry) {}
-
-// Close implements Cache.
-func (Nothing) Close() error { return nil }

@@ -127,7 +127,7 @@ func NewGroupcache(ctx context.Context, name string, cfg GroupcacheConfig, o Opt
 	s.metrics = newGroupMetrics(s, o.Reg)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.update(ctx)
-	s.running.Go(s.follow)
+	s.running.Go(func() { follow(s.ctx, cfg.DNSInterval, s.update) })
 	m := newRemoteMetrics("groupcache", o.named(name))
 	gc := guardConfig{Timeout: cfg.Timeout, ProbeIntervalMax: 5 * time.Second, Origin: o.Origin}
 	r := newRemote(remoteConfig{
@@ -164,19 +164,6 @@ type groupServer struct {
 func (s *groupServer) absent(context.Context, string, transport.Sink) error {
 	s.metrics.backendLoads.Inc()
 	return &transport.ErrNotFound{Msg: "not cached"}
-}
-
-func (s *groupServer) follow() {
-	tick := time.NewTicker(s.cfg.DNSInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-			s.update(s.ctx)
-		}
-	}
 }
 
 func (s *groupServer) update(ctx context.Context) {

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -33,12 +34,16 @@ const (
 type server interface {
 	// get hands out the values of those keys that are there, by their place. It may be called in parallel.
 	get(ctx context.Context, keys []string, found func(i int, value []byte)) error
-	// set keeps entries. It may be called in parallel.
+	// set keeps entries. It may be called in parallel. An error that wraps errRefused is the answer of a server that is
+	// well: it has no room for an entry, or takes none of that size.
 	set(ctx context.Context, entries []wireEntry) error
 	// probe tells whether the server works. It makes a connection if there is none.
 	probe(ctx context.Context) error
 	close()
 }
+
+// errRefused is a server's answer that it does not take an entry.
+var errRefused = errors.New("the server does not take the entry")
 
 // wireEntry is an entry as a server keeps it.
 type wireEntry struct {

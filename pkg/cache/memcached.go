@@ -270,10 +270,19 @@ func (m *memcachedServer) set(ctx context.Context, entries []wireEntry) error {
 			return err
 		}
 		if err := m.client.Set(&memcache.Item{Key: e.key, Value: e.value, Expiration: expiration(e.ttl)}); err != nil {
-			return err
+			return refusal(err)
 		}
 	}
 	return nil
+}
+
+// refusal marks what a server says of an entry that is larger than its own limit, or for which it finds no room. The
+// client has no kinds for these answers, only their text.
+func refusal(err error) error {
+	if strings.Contains(err.Error(), `"SERVER_ERROR `) {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	return err
 }
 
 // monthSeconds is where memcached begins to take an expiration for a time since the epoch.

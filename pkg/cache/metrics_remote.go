@@ -95,7 +95,7 @@ func reasonOf(err error) string {
 		return "timeout"
 	case errors.As(err, &ne):
 		return "network-error"
-	case errors.Is(err, memcache.ErrServerError), errors.Is(err, memcache.ErrNotStored):
+	case errors.Is(err, errRefused), errors.Is(err, memcache.ErrServerError), errors.Is(err, memcache.ErrNotStored):
 		return "server-error"
 	}
 	return "other"

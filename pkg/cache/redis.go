@@ -219,6 +219,9 @@ func (s *redisServer) set(ctx context.Context, entries []wireEntry) error {
 	}
 	for _, r := range c.DoMulti(ctx, cmds...) {
 		if err := r.Error(); err != nil {
+			if _, said := rueidis.IsRedisErr(err); said { // it is full, or read-only
+				return fmt.Errorf("%w: %w", errRefused, err)
+			}
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -290,7 +291,7 @@ func (r *remote) setAt(g *guard, ws []wireEntry) {
 	if r.ctx.Err() != nil {
 		return
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errRefused) {
 		g.late()
 	}
 	r.metrics.observe(opSet, time.Since(start), bytes, err)

@@ -263,6 +263,38 @@ func TestRemoteHangs(t *testing.T) {
 	}
 }
 
+// Shows that a server which refuses entries, being full or for their size, is not taken for a broken one: what it has is
+// found all the time. A mutant that counts refusals as failures leaves it alone.
+func TestRemoteRefuses(t *testing.T) {
+	memcached, redis := DefaultMemcachedConfig, DefaultRedisConfig
+	memcached.MaxItemSize = 0 // more than the server's own limit, which is a megabyte
+	f := func(b Backend) {
+		t.Helper()
+		c, _ := newCache(t, b, Options{})
+		stored(t, c, Entry{Key: "small", Value: []byte("v")})
+		large := make([]byte, 2<<20)
+		for i := range 3 * failuresOf {
+			c.Store(Entry{Key: fmt.Sprint("large", i), Value: large})
+			eventually(t, "the entry is tried", func() bool { return c.queueBytes.Load() == 0 })
+			if got := testutil.ToFloat64(c.metrics.leftAlone); got != 0 {
+				t.Fatalf("%s: it is left alone after %d refusals", b.Type, i+1)
+			}
+		}
+		if got := testutil.ToFloat64(c.metrics.failures.WithLabelValues(opSet, "server-error")); got < failuresOf {
+			t.Errorf("%s: %v refusals are counted: this shows nothing", b.Type, got)
+		}
+		eventually(t, "the small one is found", func() bool { _, ok := FetchOne(context.Background(), c, "small"); return ok })
+	}
+	p := startMemcached(t)
+	memcached.Addresses = []string{p.addr}
+	f(Backend{Type: Memcached, Memcached: memcached})
+	p = startProcess(t, "redis-server", "redis-server", func(port string) []string {
+		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(), "--maxmemory", "3mb", "--maxmemory-policy", "noeviction"}
+	})
+	redis.Addr = p.addr
+	f(Backend{Type: Redis, Redis: redis})
+}
+
 // Shows that servers which are not there at the start are no error, and are found later.
 func TestRemoteLater(t *testing.T) {
 	for kind, backend := range kinds {

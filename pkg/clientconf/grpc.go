@@ -33,6 +33,10 @@ type GRPC struct {
 	MinVersion string
 	// ServerName is expected in the server's certificate instead of the name that was dialled.
 	ServerName string
+	// Name is the host:port, or host, as configured, of a server whose address discovery found. It is what the
+	// server is called in TLS and in requests unless ServerName is given, and its certificate must be for the
+	// name or for the address.
+	Name string
 	// Compression is none, by default, or snappy.
 	Compression string
 }
@@ -109,6 +113,9 @@ func (g GRPC) Validate() error {
 	return err
 }
 
+// named tells whether the server is called by Name.
+func (g GRPC) named() bool { return g.TLS && g.ServerName == "" && g.Name != "" }
+
 // DialOptions returns the options that make a connection as set. Certificates are read now, so that a
 // wrong path is an error now, and again for each handshake; while they can't be read the last good ones
 // are used, and that is logged.
@@ -124,6 +131,9 @@ func (g GRPC) DialOptions(logger log.Logger) ([]grpc.DialOption, error) {
 		}
 	}
 	opts := []grpc.DialOption{grpc.WithTransportCredentials(creds)}
+	if g.named() {
+		opts = append(opts, grpc.WithAuthority(g.Name))
+	}
 	if g.Compression == CompressionSnappy {
 		opts = append(opts, grpc.WithDefaultCallOptions(grpc.UseCompressor(CompressionSnappy)))
 	}

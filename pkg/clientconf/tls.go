@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -20,11 +22,11 @@ import (
 type reloadingCredentials struct {
 	conf   GRPC
 	logger log.Logger
-	good   *atomic.Pointer[credentials.TransportCredentials] // made of the files as they last could be read
+	good   *atomic.Pointer[tls.Config] // made of the files as they last could be read
 }
 
 func newReloadingCredentials(g GRPC, logger log.Logger) (credentials.TransportCredentials, error) {
-	c := &reloadingCredentials{conf: g, logger: logger, good: &atomic.Pointer[credentials.TransportCredentials]{}}
+	c := &reloadingCredentials{conf: g, logger: logger, good: &atomic.Pointer[tls.Config]{}}
 	return c, c.reload()
 }
 
@@ -33,8 +35,7 @@ func (c *reloadingCredentials) reload() error {
 	if err != nil {
 		return err
 	}
-	creds := credentials.NewTLS(t)
-	c.good.Store(&creds)
+	c.good.Store(t)
 	return nil
 }
 
@@ -42,14 +43,76 @@ func (c *reloadingCredentials) ClientHandshake(ctx context.Context, authority st
 	if err := c.reload(); err != nil {
 		level.Error(c.logger).Log("msg", "client certificates can't be read; the last good ones stay in use", "err", err)
 	}
-	return (*c.good.Load()).ClientHandshake(ctx, authority, conn)
+	t := c.good.Load().Clone()
+	c.tellUnwanted(t, authority)
+	if c.conf.named() && !t.InsecureSkipVerify {
+		// The verification that this turns off is done by verifyFound.
+		t.InsecureSkipVerify, t.VerifyConnection = true, verifyFound(t.RootCAs, c.conf.Name, conn.RemoteAddr())
+	}
+	secured, info, err := credentials.NewTLS(t).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &untried{Conn: secured}, info, nil
+}
+
+// untried is a connection on which the server has not said anything yet. In TLS 1.3 that is when a server refuses
+// the client's certificate: the client, done with its own part, finds the connection broken, and why stands in
+// an alert that is still to be read.
+type untried struct {
+	net.Conn
+	answered atomic.Bool
+}
+
+// alertWait is how long an alert is waited for on a connection that can't be written to.
+const alertWait = 100 * time.Millisecond
+
+func (u *untried) Read(b []byte) (int, error) {
+	n, err := u.Conn.Read(b)
+	if n > 0 {
+		u.answered.Store(true)
+	}
+	return n, err
+}
+
+func (u *untried) Write(b []byte) (int, error) {
+	n, err := u.Conn.Write(b)
+	if err == nil || u.answered.Load() {
+		return n, err
+	}
+	// Nobody can do anything else with the connection any more, so what is read is not missed.
+	if u.SetReadDeadline(time.Now().Add(alertWait)) == nil {
+		var alert *net.OpError
+		if _, rerr := u.Conn.Read(make([]byte, 1)); errors.As(rerr, &alert) && alert.Op == "remote error" {
+			return n, rerr
+		}
+	}
+	return n, err
+}
+
+// tellUnwanted makes a handshake log that the server wants a certificate of others than those who signed ours, for
+// then none is sent, and all that comes back is that one is required.
+func (c *reloadingCredentials) tellUnwanted(t *tls.Config, authority string) {
+	if len(t.Certificates) == 0 {
+		return
+	}
+	pair := t.Certificates[0]
+	t.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if err := asked.SupportsCertificate(&pair); err != nil {
+			level.Warn(c.logger).Log("msg", "the server does not want the client certificate: it is not of an authority that the server names", "server", authority, "cert", c.conf.CertFile, "err", err)
+			return &tls.Certificate{}, nil
+		}
+		return &pair, nil
+	}
 }
 
 func (c *reloadingCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return (*c.good.Load()).ServerHandshake(conn)
+	return credentials.NewTLS(c.good.Load()).ServerHandshake(conn)
 }
 
-func (c *reloadingCredentials) Info() credentials.ProtocolInfo { return (*c.good.Load()).Info() }
+func (c *reloadingCredentials) Info() credentials.ProtocolInfo {
+	return credentials.NewTLS(c.good.Load()).Info()
+}
 
 // Clone shares the files: it is only ever cloned to be left as it is.
 func (c *reloadingCredentials) Clone() credentials.TransportCredentials {
@@ -61,6 +124,36 @@ func (c *reloadingCredentials) Clone() credentials.TransportCredentials {
 func (c *reloadingCredentials) OverrideServerName(name string) error {
 	c.conf.ServerName = name
 	return c.reload()
+}
+
+// verifyFound verifies a server that discovery found: its chain as TLS does by itself, and that the leaf is
+// for the configured name or, as in certificates that list the addresses of servers, for the address.
+func verifyFound(roots *x509.CertPool, name string, addr net.Addr) func(tls.ConnectionState) error {
+	host := hostOf(name)
+	return func(cs tls.ConnectionState) error {
+		leaf, between := cs.PeerCertificates[0], x509.NewCertPool()
+		for _, c := range cs.PeerCertificates[1:] {
+			between.AddCert(c)
+		}
+		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})
+		if err == nil {
+			if err = leaf.VerifyHostname(host); err != nil && leaf.VerifyHostname(hostOf(addr.String())) == nil {
+				err = nil
+			}
+		}
+		if err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: cs.PeerCertificates, Err: err}
+		}
+		return nil
+	}
+}
+
+// hostOf is an address without its port, if it has one.
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
 }
 
 // tlsConfig reads the files.

@@ -174,6 +174,9 @@ func (c *Compactor) pass(ctx context.Context) error {
 	if err := c.eyes.look(ctx); err != nil {
 		return err
 	}
+	if err := c.examine(ctx); err != nil && ctx.Err() == nil {
+		_ = level.Warn(c.logger).Log("msg", "blocks that are bad or were mended: trying again later", "err", err)
+	}
 	if c.leases == nil {
 		c.setLeases(c.newLeases(ctx))
 	}

@@ -51,7 +51,6 @@ type world struct {
 	bkt  *faulty.Bucket
 	dir  string
 	now  time.Time
-	skip time.Duration                // for clocks that run
 	want map[string]map[int64]float64 // samples by series and time
 }
 

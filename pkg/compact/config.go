@@ -53,6 +53,11 @@ type Config struct {
 	// MemoryBytesMax bounds the buffers of steps, in bytes; 0 is 1 GiB.
 	MemoryBytesMax int64
 
+	// SkipDisorder marks a block against compaction whose chunks are out of order. Without it they are put in order.
+	SkipDisorder bool
+	// Unsorted works on blocks whose label names are not sorted. Without it such a block is set aside.
+	Unsorted bool
+
 	// WaitInterval is the time between two looks at the bucket when there is nothing to do.
 	WaitInterval time.Duration
 	// CleanupInterval is the time between two rounds of deleting.

@@ -11,47 +11,53 @@ import (
 
 // covers is an order over the blocks of a group: a may stand in for b. It has more sources, all of b's among them, or
 // the same sources and the older id. It is a strict order, so whoever looks at whichever part of a bucket never finds
-// two blocks that cover each other.
+// two blocks that cover each other. A block that is set aside comes after every other one, because nothing can be read of
+// it: whoever has its sources covers it.
 func covers(a, b *Block) bool {
-	sa, sb := a.sources(), b.sources()
-	if len(sa) < len(sb) || len(sa) == len(sb) && a.Meta.ULID.Compare(b.Meta.ULID) >= 0 {
+	if b.SetAside {
+		return !a.SetAside && contains(a.ids, b.ids)
+	}
+	if len(a.ids) < len(b.ids) || len(a.ids) == len(b.ids) && a.Meta.ULID.Compare(b.Meta.ULID) >= 0 {
 		return false
 	}
-	return newSourceSet([]*Block{a}).holds(b)
+	return contains(a.ids, b.ids)
 }
 
 // duplicates returns the blocks of one group whose data is in another one, with the id of that one. A block that is set
-// aside covers nothing. Blocks are taken from the most sources to the fewest, so that only those that stayed before can
-// cover one, and whoever covers it has its first source.
+// aside covers nothing. Whoever covers a block has a first source that is not after the block's, and a last one that is
+// not before it; blocks are taken by the first, so that only those that stayed before can cover one.
 func duplicates(blocks []*Block) map[ulid.ULID]ulid.ULID {
 	sorted := slices.Clone(blocks)
 	slices.SortFunc(sorted, func(a, b *Block) int {
-		return cmp.Or(len(b.sources())-len(a.sources()), a.Meta.ULID.Compare(b.Meta.ULID))
+		return cmp.Or(a.ids[0].Compare(b.ids[0]), len(b.ids)-len(a.ids), setAsideLast(a, b), a.Meta.ULID.Compare(b.Meta.ULID))
 	})
 	dups := map[ulid.ULID]ulid.ULID{}
-	bySource := map[ulid.ULID][]*Block{}
-next:
+	var open []*Block // may cover one that comes
 	for _, b := range sorted {
-		for _, a := range bySource[b.sources()[0]] {
-			if covers(a, b) {
-				dups[b.Meta.ULID] = a.Meta.ULID
-				continue next
-			}
-		}
-		if b.SetAside {
-			continue
-		}
-		for _, s := range b.sources() {
-			bySource[s] = append(bySource[s], b)
+		open = slices.DeleteFunc(open, func(a *Block) bool { return a.ids[len(a.ids)-1].Compare(b.ids[0]) < 0 })
+		if i := slices.IndexFunc(open, func(a *Block) bool { return covers(a, b) }); i >= 0 {
+			dups[b.Meta.ULID] = open[i].Meta.ULID
+		} else if !b.SetAside {
+			open = append(open, b)
 		}
 	}
 	return dups
 }
 
+func setAsideLast(a, b *Block) int {
+	switch {
+	case a.SetAside == b.SetAside:
+		return 0
+	case a.SetAside:
+		return 1
+	}
+	return -1
+}
+
 // sameBytes tells whether two blocks have equal files. It needs checksums in both, and as many sources, so that covers
 // and this are one order.
 func sameBytes(a, b *Block) bool {
-	if a.Meta.MinTime != b.Meta.MinTime || a.Meta.MaxTime != b.Meta.MaxTime || a.Meta.Stats != b.Meta.Stats || len(a.sources()) != len(b.sources()) {
+	if a.Meta.MinTime != b.Meta.MinTime || a.Meta.MaxTime != b.Meta.MaxTime || a.Meta.Stats != b.Meta.Stats || len(a.ids) != len(b.ids) {
 		return false
 	}
 	fa, fb := hashes(a.Meta), hashes(b.Meta)
@@ -88,26 +94,4 @@ func (p *planner) collect(g *Group) (live []*Block) {
 		live = append(live, b)
 	}
 	return live
-}
-
-// sourceSet is a set of sources.
-type sourceSet map[ulid.ULID]bool
-
-// newSourceSet are the sources of the blocks that can be relied on.
-func newSourceSet(blocks []*Block) sourceSet {
-	set := sourceSet{}
-	for _, b := range blocks {
-		if b.SetAside {
-			continue
-		}
-		for _, s := range b.sources() {
-			set[s] = true
-		}
-	}
-	return set
-}
-
-// holds tells whether all sources of a block are in the set.
-func (set sourceSet) holds(b *Block) bool {
-	return !slices.ContainsFunc(b.sources(), func(s ulid.ULID) bool { return !set[s] })
 }

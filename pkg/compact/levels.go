@@ -2,11 +2,8 @@ package compact
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/koios-metrics/koios/pkg/block"
 )
@@ -32,59 +29,54 @@ func newestStart(blocks []*Block) int64 {
 func (p *planner) closed(end, newest int64) bool { return newest >= end || end+quietAfter <= p.now }
 
 // merge plans the merges of a group: first what fills a window of a level, the longest windows first, because each
-// sample is then rewritten least often; then overlaps; then tombstones. Blocks of planned merges are put into busy.
-func (p *planner) merge(g *Group, blocks []*Block, held, busy map[ulid.ULID]bool) {
-	out := p.leaveOut(g, blocks, held)
+// sample is then rewritten least often; then overlaps; then tombstones. Blocks of planned merges are used.
+func (p *planner) merge(g *Group, blocks []*Block) {
+	p.leaveOut(g, blocks)
 	for {
-		runs := p.runs(g, blocks, out)
-		big := p.tooBig(runs)
-		if big == nil {
+		runs, big := p.runs(blocks)
+		if len(big) == 0 {
 			for _, r := range runs {
 				p.step(g, KindMerge, r.reason, r.blocks...).Vertical = overlapping(r.blocks)
-				for _, b := range r.blocks {
-					busy[b.Meta.ULID] = true
-				}
 			}
 			return
 		}
-		reason := fmt.Sprintf("the merge it was planned for could get an index past %d bytes", p.settings.IndexBytesMax)
-		p.step(g, KindNoCompact, reason, big)
-		out[big.Meta.ULID] = true
-		g.LeftOut[big.Meta.ULID] = reason
+		// Around these, the rest is planned anew. Each round takes blocks away, so there is a last one.
+		for _, b := range big {
+			reason := fmt.Sprintf("the merge it was planned for could get an index past %d bytes", p.settings.IndexBytesMax)
+			p.step(g, KindNoCompact, reason, b)
+			b.out = true
+			g.LeftOut[b.Meta.ULID] = reason
+		}
 	}
 }
 
 // leaveOut finds the blocks of a group that no merge may have.
-func (p *planner) leaveOut(g *Group, blocks []*Block, held map[ulid.ULID]bool) map[ulid.ULID]bool {
-	out := maps.Clone(held)
+func (p *planner) leaveOut(g *Group, blocks []*Block) {
 	leave := func(b *Block, reason string) {
-		out[b.Meta.ULID] = true
+		b.out = true
 		if g.LeftOut[b.Meta.ULID] == "" {
 			g.LeftOut[b.Meta.ULID] = reason
 		}
 	}
-	var rest []*Block
 	for _, b := range blocks {
 		switch {
-		case out[b.Meta.ULID]:
+		case b.held:
+			b.out = true
 		case b.SetAside:
 			leave(b, "set aside")
 		case b.NoCompact:
 			leave(b, "marked against compaction")
 		case b.Meta.Compaction.Failed:
 			leave(b, "a merge of it failed in Prometheus")
-		default:
-			rest = append(rest, b)
 		}
 	}
-	for _, c := range clusters(rest) {
-		o := classify(c)
+	for _, c := range clusters(mergeable(blocks)) {
 		switch {
 		case g.Resolution != block.ResolutionRaw:
 			for _, b := range c {
 				leave(b, "overlaps others, and downsampled blocks are not merged over each other")
 			}
-		case !p.settings.Vertical && o == overlapReal:
+		case !p.settings.Vertical && classify(c) == overlapReal:
 			for _, b := range c {
 				leave(b, "overlaps others with data of its own, and vertical compaction is off")
 			}
@@ -93,7 +85,17 @@ func (p *planner) leaveOut(g *Group, blocks []*Block, held map[ulid.ULID]bool) m
 			}
 		}
 	}
-	return out
+}
+
+// mergeable are the blocks that are not left out.
+func mergeable(blocks []*Block) []*Block {
+	in := make([]*Block, 0, len(blocks))
+	for _, b := range blocks {
+		if !b.out {
+			in = append(in, b)
+		}
+	}
+	return in
 }
 
 // run is a set of blocks to be merged.
@@ -102,30 +104,41 @@ type run struct {
 	reason string
 }
 
-// runs finds the merges of a group, disjoint.
-func (p *planner) runs(g *Group, blocks []*Block, out map[ulid.ULID]bool) (runs []run) {
-	used := map[ulid.ULID]bool{}
+// runs finds the merges of a group, disjoint. Of those whose index could get too big, and that the windows of no lower
+// level divide, it returns the biggest block instead.
+func (p *planner) runs(blocks []*Block) (runs []run, big []*Block) {
+	for _, b := range blocks {
+		b.used = false
+	}
 	add := func(reason string, bs []*Block) {
-		runs = append(runs, run{bs, reason})
+		if biggest := p.tooBig(bs); biggest != nil {
+			big = append(big, biggest)
+		} else {
+			runs = append(runs, run{bs, reason})
+		}
 		for _, b := range bs {
-			used[b.Meta.ULID] = true
+			b.used = true
 		}
 	}
 	newest := newestStart(blocks)
 	for level := min(p.settings.Level, MaxLevel); level >= 1; level-- {
-		for _, bs := range p.windows(blocks, ranges[level], newest, out, used) {
+		reason := fmt.Sprintf("level %d", level)
+		for _, bs := range p.windows(blocks, ranges[level], newest) {
+			// The windows of a lower level divide what is too much; in the lowest one, as many as may be are taken.
 			if len(bs) > p.settings.InputsMax {
-				// The windows of a lower level divide it; in the lowest one, as many as may be are taken.
 				if level > 1 {
 					continue
 				}
 				bs = bs[:p.settings.InputsMax]
 			}
-			add(fmt.Sprintf("level %d", level), bs)
+			if level > 1 && p.tooBig(bs) != nil && divides(ranges[level-1], bs) {
+				continue
+			}
+			add(reason, bs)
 		}
 	}
-	for _, c := range clusters(without(blocks, out)) {
-		if slices.ContainsFunc(c, func(b *Block) bool { return used[b.Meta.ULID] }) {
+	for _, c := range clusters(mergeable(blocks)) {
+		if slices.ContainsFunc(c, func(b *Block) bool { return b.used }) {
 			continue // what the levels merge may take the overlap away
 		}
 		add("overlap: "+string(classify(c)), c[:min(len(c), p.settings.InputsMax)])
@@ -136,64 +149,75 @@ func (p *planner) runs(g *Group, blocks []*Block, out map[ulid.ULID]bool) (runs 
 			break
 		}
 		part := float64(b.Meta.Stats.NumTombstones) / float64(b.Meta.Stats.NumSeries+1)
-		if part > tombstonesPart && !out[b.Meta.ULID] && !used[b.Meta.ULID] {
+		if part > tombstonesPart && !b.out && !b.used {
 			add("tombstones", []*Block{b})
 		}
 	}
-	return runs
+	return runs, big
+}
+
+// divides tells whether a window of a length has two or more of the blocks to itself, so that they get fewer.
+func divides(length int64, blocks []*Block) bool {
+	for i := 1; i < len(blocks); i++ {
+		end := floor(blocks[i-1].Meta.MinTime, length) + length
+		if blocks[i-1].Meta.MaxTime <= end && blocks[i].Meta.MaxTime <= end {
+			return true
+		}
+	}
+	return false
 }
 
 // windows finds the runs of two or more blocks in the aligned windows of one length that get no more blocks. A run ends
-// at a block that is left out, so that the result overlaps nothing.
-func (p *planner) windows(blocks []*Block, length, newest int64, out, used map[ulid.ULID]bool) (runs [][]*Block) {
+// at a block that is left out or used, so that the result overlaps nothing.
+func (p *planner) windows(blocks []*Block, length, newest int64) (runs [][]*Block) {
 	for i := 0; i < len(blocks); {
-		start := floor(blocks[i].Meta.MinTime, length)
-		end := start + length
+		end := floor(blocks[i].Meta.MinTime, length) + length
 		j := i
 		for j < len(blocks) && blocks[j].Meta.MinTime < end {
 			j++
 		}
-		if p.closed(end, newest) {
-			var r []*Block
-			for _, b := range append(slices.Clone(blocks[i:j]), nil) {
-				if b != nil && !out[b.Meta.ULID] && !used[b.Meta.ULID] && b.Meta.MaxTime <= end {
-					r = append(r, b)
-					continue
-				}
-				if b != nil && b.Meta.MaxTime > end && !out[b.Meta.ULID] && !used[b.Meta.ULID] {
-					continue // longer than the window: it belongs to a higher level
-				}
-				if len(r) > 1 {
-					runs = append(runs, r)
-				}
-				r = nil
-			}
+		if j-i > 1 && p.closed(end, newest) {
+			runs = windowRuns(runs, blocks[i:j], end)
 		}
 		i = j
 	}
 	return runs
 }
 
-// tooBig returns the biggest block of the first run whose indexes are too big together.
-func (p *planner) tooBig(runs []run) *Block {
-	if p.settings.IndexBytesMax <= 0 {
+// windowRuns appends the runs in the blocks that begin in one window.
+func windowRuns(runs [][]*Block, blocks []*Block, end int64) [][]*Block {
+	var r []*Block
+	for _, b := range blocks {
+		switch {
+		case b.out || b.used:
+			if len(r) > 1 {
+				runs = append(runs, r)
+			}
+			r = nil
+		case b.Meta.MaxTime <= end:
+			r = append(r, b)
+		} // What is longer than the window belongs to a higher level.
+	}
+	if len(r) > 1 {
+		runs = append(runs, r)
+	}
+	return runs
+}
+
+// tooBig returns the biggest of the blocks if their indexes are too big together.
+func (p *planner) tooBig(blocks []*Block) (biggest *Block) {
+	if p.settings.IndexBytesMax <= 0 || len(blocks) < 2 {
 		return nil
 	}
-	for _, r := range runs {
-		if len(r.blocks) < 2 {
-			continue
-		}
-		var total int64
-		var biggest *Block
-		for _, b := range r.blocks {
-			total += b.indexBytes()
-			if biggest == nil || b.indexBytes() > biggest.indexBytes() {
-				biggest = b
-			}
-			if float64(total) >= indexBytesPart*float64(p.settings.IndexBytesMax) {
-				return biggest
-			}
+	var total int64
+	for _, b := range blocks {
+		total += b.indexBytes()
+		if biggest == nil || b.indexBytes() > biggest.indexBytes() {
+			biggest = b
 		}
 	}
-	return nil
+	if float64(total) < indexBytesPart*float64(p.settings.IndexBytesMax) {
+		return nil
+	}
+	return biggest
 }

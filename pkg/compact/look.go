@@ -140,10 +140,15 @@ func (e *eyes) look(ctx context.Context) error {
 	blocks := make([]*Block, 0, len(v.Metas))
 	maps.Copy(v.Metas, e.garbage.metas)
 	for id, m := range v.Metas {
-		b := &Block{Meta: m, Replica: e.replicas.of[id], Deleting: deletions[id] != nil, NoDownsample: noDownsample[id] != nil}
+		b := &Block{Meta: m, Replica: e.replicas.of[id], Deleting: deletions[id] != nil}
+		// Either mark may have been there before, with other details.
 		if nc := noCompact[id]; nc != nil {
 			b.NoCompact = true
 			b.SetAside = strings.HasPrefix(nc.Details, setAsideDetails)
+		}
+		if nd := noDownsample[id]; nd != nil {
+			b.NoDownsample = true
+			b.SetAside = b.SetAside || strings.HasPrefix(nd.Details, setAsideDetails)
 		}
 		blocks = append(blocks, b)
 	}

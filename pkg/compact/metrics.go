@@ -21,6 +21,31 @@ type metrics struct {
 	downsampleDuration                                                              *prometheus.HistogramVec
 	todoMerges, todoMergedBlocks, todoDeletions, todoDownsamples                    prometheus.Gauge
 	deleteDelay, consistencyDelay, lastProgress, waiting                            prometheus.Gauge
+	tsdb                                                                            tsdbMetrics
+}
+
+// tsdbMetrics are those that Prometheus's own database has of merging, which dashboards look for. Those of chunks are of
+// blocks that are cut from memory: here they stay empty, as in Thanos.
+type tsdbMetrics struct {
+	compactions, verticalCompactions       prometheus.Counter
+	duration                               prometheus.Histogram
+	populating                             prometheus.Gauge
+	chunkBytes, chunkSamples, chunkSeconds prometheus.Histogram
+}
+
+func newTSDBMetrics(f promauto.Factory) tsdbMetrics {
+	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
+		return f.NewHistogram(prometheus.HistogramOpts{Name: "prometheus_tsdb_compaction_" + name, Help: help, Buckets: buckets})
+	}
+	return tsdbMetrics{
+		compactions:         f.NewCounter(prometheus.CounterOpts{Name: "prometheus_tsdb_compactions_total", Help: "Merges that made a block."}),
+		verticalCompactions: f.NewCounter(prometheus.CounterOpts{Name: "prometheus_tsdb_vertical_compactions_total", Help: "Merges of blocks that overlap in time."}),
+		duration:            histogram("duration_seconds", "Time taken by a merge, without downloads and uploads, in seconds.", prometheus.ExponentialBuckets(1, 2, 14)),
+		populating:          f.NewGauge(prometheus.GaugeOpts{Name: "prometheus_tsdb_compaction_populating_block", Help: "Blocks that are being written by a merge."}),
+		chunkBytes:          histogram("chunk_size_bytes", "Bytes of chunks at their first compaction.", prometheus.ExponentialBuckets(32, 1.5, 12)),
+		chunkSamples:        histogram("chunk_samples", "Samples of chunks at their first compaction.", prometheus.ExponentialBuckets(4, 1.5, 12)),
+		chunkSeconds:        histogram("chunk_range_seconds", "Time that chunks span at their first compaction.", prometheus.ExponentialBuckets(100, 4, 10)),
+	}
 }
 
 const (
@@ -76,6 +101,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		consistencyDelay: gauge("thanos_consistency_delay_seconds", "Age at which a block is worked on, in seconds."),
 		lastProgress:     gauge("koios_compact_last_progress_timestamp_seconds", "When a step last ended well, or there was nothing to do, in seconds since the epoch."),
 		waiting:          gauge("koios_compact_waiting_steps", "Steps that failed and wait for their next try."),
+		tsdb:             newTSDBMetrics(f),
 	}
 	for _, mr := range [][2]string{{markerNoCompact, string(block.NoCompactOutOfOrderChunk)}, {markerNoCompact, string(block.NoCompactIndexSize)}, {markerDeletion, ""}} {
 		m.marked.WithLabelValues(mr[0], mr[1])

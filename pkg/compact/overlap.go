@@ -33,25 +33,14 @@ func overlapping(blocks []*Block) bool { return len(clusters(blocks)) > 0 }
 // classify tells why the blocks of a cluster overlap. One pair without a common source makes it real.
 func classify(cluster []*Block) overlap {
 	for i, a := range cluster {
-		in := newSourceSet([]*Block{a})
 		for _, b := range cluster[i+1:] {
 			if b.Meta.MinTime >= a.Meta.MaxTime {
 				break
 			}
-			if !in.shares(b) {
+			if !share(a.ids, b.ids) {
 				return overlapReal
 			}
 		}
 	}
 	return overlapShared
-}
-
-// shares tells whether a block has a source in the set.
-func (set sourceSet) shares(b *Block) bool {
-	for _, s := range b.sources() {
-		if set[s] {
-			return true
-		}
-	}
-	return false
 }

@@ -2,10 +2,9 @@ package compact
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -70,6 +69,12 @@ type Block struct {
 	SetAside bool
 	// IndexBytes is the size of the index; 0 is what the metadata states.
 	IndexBytes int64
+
+	// What Plan notes on its own copy of the block.
+	ids  []ulid.ULID // the sources, in order, each once
+	held bool        // past its retention and still needed: merged no more
+	out  bool        // no merge may have it
+	used bool        // in a run
 }
 
 func (b *Block) indexBytes() int64 {
@@ -118,6 +123,9 @@ type Step struct {
 	Inputs []ulid.ULID `json:"inputs"`
 	// Cover is the block that holds the data of the input, for KindCollect.
 	Cover ulid.ULID `json:"cover,omitzero"`
+	// Successors are the blocks that hold the data of the input at the coarser resolution that must have it, for
+	// KindExpire. There are none where no retention asks for one.
+	Successors []ulid.ULID `json:"successors,omitempty"`
 	// Vertical says that inputs overlap in time.
 	Vertical bool `json:"vertical,omitempty"`
 	// Reason says why, for people.
@@ -146,7 +154,7 @@ type Group struct {
 	Key        string
 	Labels     map[string]string
 	Resolution int64
-	// Blocks are sorted by time; those marked for deletion are left out.
+	// Blocks are copies, sorted by time; those marked for deletion are left out.
 	Blocks []*Block
 	// LeftOut are the blocks that are left as they are, with the reason.
 	LeftOut map[ulid.ULID]string
@@ -164,17 +172,23 @@ type Planned struct {
 
 // GroupKey names a group: its resolution and labels.
 func GroupKey(resolution int64, labels map[string]string) string {
-	var b strings.Builder
-	b.WriteString(resolutionName(resolution))
-	b.WriteByte('{')
-	for i, name := range slices.Sorted(maps.Keys(labels)) {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		fmt.Fprintf(&b, "%s=%q", name, labels[name])
+	return string(appendGroupKey(nil, resolution, labels, nil))
+}
+
+// appendGroupKey appends the name of a group. names is room for the names of labels.
+func appendGroupKey(b []byte, resolution int64, labels map[string]string, names []string) []byte {
+	b = append(append(b, resolutionName(resolution)...), '{')
+	for name := range labels {
+		names = append(names, name)
 	}
-	b.WriteByte('}')
-	return b.String()
+	slices.Sort(names)
+	for i, name := range names {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendQuote(append(append(b, name...), '='), labels[name])
+	}
+	return append(b, '}')
 }
 
 func resolutionName(resolution int64) string {
@@ -230,26 +244,31 @@ type planner struct {
 // family are the groups of equal labels, by resolution. What is deleted in one depends on what there is in the others.
 type family map[int64]*Group
 
-// families sorts blocks into groups, leaving out those on their way out.
+// families sorts copies of blocks into groups, leaving out those on their way out.
 func families(blocks []*Block) []family {
 	byLabels := map[string]family{}
-	for _, b := range blocks {
+	copies := make([]Block, len(blocks))
+	var key []byte
+	var names [16]string
+	for i, b := range blocks {
 		if b.Deleting {
 			continue
 		}
-		key := GroupKey(0, b.Meta.Thanos.Labels)
-		f := byLabels[key]
+		ls, res := b.Meta.Thanos.Labels, b.Meta.Resolution()
+		key = appendGroupKey(key[:0], block.ResolutionRaw, ls, names[:0])
+		f := byLabels[string(key)]
 		if f == nil {
 			f = family{}
-			byLabels[key] = f
+			byLabels[string(key)] = f
 		}
-		res := b.Meta.Resolution()
 		g := f[res]
 		if g == nil {
-			g = &Group{Key: GroupKey(res, b.Meta.Thanos.Labels), Labels: b.Meta.Thanos.Labels, Resolution: res, LeftOut: map[ulid.ULID]string{}}
+			g = &Group{Key: GroupKey(res, ls), Labels: ls, Resolution: res, LeftOut: map[ulid.ULID]string{}}
 			f[res] = g
 		}
-		g.Blocks = append(g.Blocks, b)
+		copies[i] = *b
+		copies[i].ids = sortedSources(b)
+		g.Blocks = append(g.Blocks, &copies[i])
 	}
 	fs := make([]family, 0, len(byLabels))
 	for _, key := range slices.Sorted(maps.Keys(byLabels)) {
@@ -269,29 +288,17 @@ func byTime(a, b *Block) int {
 // family plans the groups of one set of labels: from the coarsest resolution to the finest, because the finer ones may
 // go only if the coarser ones stay.
 func (p *planner) family(f family) {
-	stays := map[int64]sourceSet{} // the sources of what is there after this plan, by resolution
+	stays := map[int64]*holdings{} // what is there after this plan, by resolution
 	for _, res := range slices.Backward(slices.Sorted(maps.Keys(f))) {
 		g := f[res]
 		p.groups = append(p.groups, g)
-		live := p.collect(g)
-		live, held := p.expire(g, live, stays)
-		stays[res] = newSourceSet(live)
-		busy := map[ulid.ULID]bool{}
+		live := p.expire(g, p.collect(g), stays)
+		stays[res] = newHoldings(live)
 		if p.waiting == nil || !p.waiting(g.Key) {
-			p.merge(g, live, held, busy)
+			p.merge(g, live)
 		}
-		p.downsample(g, live, held, busy, stays)
+		p.downsample(g, live, stays)
 	}
-}
-
-func without(blocks []*Block, out map[ulid.ULID]bool) []*Block {
-	var in []*Block
-	for _, b := range blocks {
-		if !out[b.Meta.ULID] {
-			in = append(in, b)
-		}
-	}
-	return in
 }
 
 func (p *planner) step(g *Group, kind Kind, reason string, inputs ...*Block) *Step {

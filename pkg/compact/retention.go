@@ -1,10 +1,6 @@
 package compact
 
 import (
-	"fmt"
-
-	"github.com/oklog/ulid/v2"
-
 	"github.com/koios-metrics/koios/pkg/block"
 )
 
@@ -29,27 +25,33 @@ func (p *planner) successor(b *Block) int64 {
 }
 
 // expire plans away the blocks past their retention, and returns the rest. Those that are past it and still needed are
-// held; they are not merged any more.
-func (p *planner) expire(g *Group, blocks []*Block, stays map[int64]sourceSet) (live []*Block, held map[ulid.ULID]bool) {
-	held = map[ulid.ULID]bool{}
+// held; they are not merged any more. A block that is set aside is kept for as long and no longer: no successor will be
+// made of it.
+func (p *planner) expire(g *Group, blocks []*Block, stays map[int64]*holdings) (live []*Block) {
 	for _, b := range blocks {
 		if p.retains(g.Resolution, b.Meta.MaxTime) {
 			live = append(live, b)
 			continue
 		}
-		if res := p.successor(b); res != 0 && !stays[res].holds(b) {
-			held[b.Meta.ULID] = true
-			live = append(live, b)
-			g.LeftOut[b.Meta.ULID] = fmt.Sprintf("past its retention, kept until its data is there at %s", resolutionName(res))
-			continue
+		var successors []*Block
+		if res := p.successor(b); res != 0 && !b.SetAside {
+			if successors = stays[res].cover(b); successors == nil {
+				b.held = true
+				live = append(live, b)
+				g.LeftOut[b.Meta.ULID] = "past its retention, kept until its data is there at " + resolutionName(res)
+				continue
+			}
 		}
-		p.step(g, KindExpire, "block exceeding retention of "+p.settings.Retention[g.Resolution].String(), b)
+		st := p.step(g, KindExpire, "block exceeding retention of "+p.settings.Retention[g.Resolution].String(), b)
+		for _, s := range successors {
+			st.Successors = append(st.Successors, s.Meta.ULID)
+		}
 	}
-	return live, held
+	return live
 }
 
-// downsample plans the blocks of a group that are due for the next resolution.
-func (p *planner) downsample(g *Group, live []*Block, held, busy map[ulid.ULID]bool, stays map[int64]sourceSet) {
+// downsample plans the blocks of a group that are due for the next resolution, and in no merge.
+func (p *planner) downsample(g *Group, live []*Block, stays map[int64]*holdings) {
 	target := coarser(g.Resolution)
 	if !p.settings.Downsample || target == 0 {
 		return
@@ -58,15 +60,14 @@ func (p *planner) downsample(g *Group, live []*Block, held, busy map[ulid.ULID]b
 	for _, b := range live {
 		id := b.Meta.ULID
 		switch {
-		case b.SetAside || busy[id] || stays[target].holds(b) || !p.wanted(b, target, stays):
-		case !held[id] && !p.due(b, newest):
+		case b.SetAside || b.used || !b.held && !p.due(b, newest) || !p.wanted(b, target, stays):
 		case b.NoDownsample:
 			if g.LeftOut[id] == "" {
 				g.LeftOut[id] = "marked against downsampling"
 			}
 		default:
 			reason := "its data is old enough"
-			if held[id] {
+			if b.held {
 				reason = "past its retention"
 			}
 			p.step(g, KindDownsample, reason, b)
@@ -76,9 +77,9 @@ func (p *planner) downsample(g *Group, live []*Block, held, busy map[ulid.ULID]b
 
 // wanted tells whether anyone wants the data of a block at a resolution: the retention of it, or that of a coarser one
 // that is made from it.
-func (p *planner) wanted(b *Block, target int64, stays map[int64]sourceSet) bool {
+func (p *planner) wanted(b *Block, target int64, stays map[int64]*holdings) bool {
 	for res := target; res != 0; res = coarser(res) {
-		if stays[res].holds(b) {
+		if stays[res].cover(b) != nil {
 			return false
 		}
 		if p.retains(res, b.Meta.MaxTime) {

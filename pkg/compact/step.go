@@ -24,12 +24,14 @@ const (
 	detailsGarbage = "outdated block"
 	// An upload is tried so often before its step fails: the work is done by then, and the same id completes it.
 	uploadTries = 3
-	// How much is read at once from a local copy and from the bucket.
+	// How much is read at once from a local copy and from the bucket. Reads of local copies are cheap: all windows
+	// of a step together get no longer than windowsLocalMax.
 	windowLocalMax  = stream.WindowBytesDefault
 	windowLocalMin  = 32 << 10
+	windowsLocalMax = 6 << 20
 	windowBucketMax = 4 << 20
-	// Of the memory of a step, what one batch of the merge may hold, at most.
-	batchBytesMax = 16 << 20
+	// Of the memory of a step, what the batches of the merge may hold, at most. More makes nothing faster.
+	batchBytesMax = 4 << 20
 )
 
 // do carries out a step.
@@ -49,8 +51,18 @@ func (c *Compactor) do(ctx context.Context, st Step) error {
 	return fmt.Errorf("BUG: unknown step %q", st.Kind)
 }
 
+// doExpire marks a block that is past its retention, after a look at those that must have its data.
 func (c *Compactor) doExpire(ctx context.Context, st Step) error {
-	return c.markForDeletion(ctx, st.Inputs[0], st.Reason)
+	for _, id := range st.Successors {
+		if ok, err := c.restsOn(ctx, id); !ok {
+			return err
+		}
+	}
+	id := st.Inputs[0]
+	if b := c.block(id); b != nil && b.SetAside {
+		_ = level.Warn(c.logger).Log("msg", "block that was set aside is past its retention: it goes, though nothing was made of it", "block", id, "group", st.Group)
+	}
+	return c.markForDeletion(ctx, id, st.Reason)
 }
 
 // doCollect marks a block whose data is in another one, after a look at the other one.
@@ -63,14 +75,8 @@ func (c *Compactor) doCollect(ctx context.Context, st Step) (err error) {
 			c.metrics.collectionFailures.Inc()
 		}
 	}()
-	if err := stillWanted(ctx, c.bkt, []ulid.ULID{st.Cover}); err != nil {
-		return ofBucket(err)
-	}
-	if err := verifyWhole(ctx, c.bkt, st.Cover); err != nil {
-		if errors.Is(err, errNotWhole) {
-			return c.setAside(ctx, st.Cover, err)
-		}
-		return ofBucket(err)
+	if ok, err := c.restsOn(ctx, st.Cover); !ok {
+		return err
 	}
 	if err := c.markForDeletion(ctx, st.Inputs[0], detailsGarbage); err != nil {
 		return err
@@ -80,13 +86,16 @@ func (c *Compactor) doCollect(ctx context.Context, st Step) (err error) {
 }
 
 func (c *Compactor) doNoCompact(ctx context.Context, st Step) error {
-	id := st.Inputs[0]
-	fresh, err := block.MarkForNoCompact(ctx, c.bkt, id, block.NoCompactIndexSize, st.Reason, c.cfg.Now())
+	return c.markNoCompact(ctx, st.Inputs[0], block.NoCompactIndexSize, st.Reason)
+}
+
+func (c *Compactor) markNoCompact(ctx context.Context, id ulid.ULID, reason block.NoCompactReason, details string) error {
+	fresh, err := block.MarkForNoCompact(ctx, c.bkt, id, reason, details, c.cfg.Now())
 	if err != nil {
 		return ofBucket(err)
 	}
 	if fresh {
-		c.metrics.marked.WithLabelValues(markerNoCompact, string(block.NoCompactIndexSize)).Inc()
+		c.metrics.marked.WithLabelValues(markerNoCompact, string(reason)).Inc()
 	}
 	c.eyes.note(result{marked: map[ulid.ULID]func(*Block){id: func(b *Block) { b.NoCompact = true }}})
 	return nil
@@ -225,12 +234,11 @@ func (j *job) end() {
 // window is how much is read at once from each input, of the index and of chunks, so that all windows of a step fit
 // into half of its memory.
 func (j *job) window() int {
-	most := windowLocalMax
-	if j.remote {
-		most = windowBucketMax
+	total, most := j.c.cfg.MemoryBytesMax/int64(j.c.cfg.Concurrency+j.c.cfg.DownsampleConcurrency)/2, windowBucketMax
+	if !j.remote {
+		total, most = min(total, windowsLocalMax), windowLocalMax
 	}
-	perStep := j.c.cfg.MemoryBytesMax / int64(j.c.cfg.Concurrency+j.c.cfg.DownsampleConcurrency)
-	return int(min(max(perStep/2/3/int64(len(j.blocks)), windowLocalMin), int64(most)))
+	return int(min(max(total/3/int64(len(j.blocks)), windowLocalMin), int64(most)))
 }
 
 // publish uploads an output, reads it back, and remembers it. Before it becomes visible the inputs are looked at again:
@@ -306,8 +314,10 @@ func (c *Compactor) doMerge(ctx context.Context, st Step) (err error) {
 		}
 	}
 	c.metrics.compactions.WithLabelValues(res).Inc()
+	c.metrics.tsdb.compactions.Inc()
 	if st.Vertical {
 		c.metrics.verticalCompaction.WithLabelValues(res).Inc()
+		c.metrics.tsdb.verticalCompactions.Inc()
 	}
 	return nil
 }
@@ -319,15 +329,22 @@ func (j *job) merge(ctx context.Context) (*block.Meta, error) {
 		return nil, err
 	}
 	defer release()
-	cfg := merge.Config{WindowBytes: j.window(), BatchBytes: int(min(j.c.cfg.MemoryBytesMax/int64(4*j.c.cfg.Concurrency), batchBytesMax))}
+	cfg := merge.Config{
+		WindowBytes: j.window(), BatchBytes: int(min(j.c.cfg.MemoryBytesMax/int64(4*j.c.cfg.Concurrency), batchBytesMax)),
+		RefuseDisorder: j.c.cfg.SkipDisorder, Unsorted: j.c.cfg.Unsorted,
+	}
 	if j.c.cfg.Penalty {
 		cfg.Dedup = merge.Penalty
 	}
 	for i, b := range j.blocks {
 		cfg.Inputs = append(cfg.Inputs, merge.Input{Files: j.files[i], Meta: b.Meta, Replica: b.Replica})
 	}
+	began := j.c.cfg.Now()
+	j.c.metrics.tsdb.populating.Inc()
 	m, r, err := merge.Compact(ctx, cfg, j.blocks[0].Meta.Thanos.Labels, j.out())
+	j.c.metrics.tsdb.populating.Dec()
 	if err == nil {
+		j.c.metrics.tsdb.duration.Observe(j.c.cfg.Now().Sub(began).Seconds())
 		_ = level.Info(j.c.logger).Log("msg", "blocks merged", "group", j.st.Group, "from", len(j.blocks), "duplicates", r.Duplicates, "chunksPassed", r.ChunksPassed, "chunksMade", r.ChunksMade, "disorder", r.Disorder)
 	}
 	return m, err
@@ -360,6 +377,8 @@ func (c *Compactor) blame(ctx context.Context, j *job, err error) error {
 	corrupt := stream.AsCorrupt(err)
 	var in *merge.InputError
 	switch {
+	case errors.As(err, &in) && errors.Is(err, merge.ErrDisorder):
+		return c.markNoCompact(ctx, in.ID, block.NoCompactOutOfOrderChunk, err.Error())
 	case errors.As(err, &in) && corrupt != nil:
 		return c.setAside(ctx, in.ID, err)
 	case j.st.Kind == KindDownsample && corrupt != nil:
@@ -408,7 +427,7 @@ func (j *job) downsample(ctx context.Context) (*block.Meta, error) {
 		return nil, err
 	}
 	defer release()
-	m, r, err := downsample.Downsample(ctx, j.files[0], j.blocks[0].Meta, j.out(), downsample.Config{WindowBytes: j.window()})
+	m, r, err := downsample.Downsample(ctx, j.files[0], j.blocks[0].Meta, j.out(), downsample.Config{WindowBytes: j.window(), Unsorted: j.c.cfg.Unsorted})
 	if err == nil {
 		_ = level.Info(j.c.logger).Log("msg", "block downsampled", "group", j.st.Group, "block", j.st.Inputs[0], "to", resolutionName(j.st.Target()), "seriesLeftOut", r.SeriesLeftOut)
 	}

@@ -28,7 +28,7 @@ func Count(blocks []*Block, s Settings, now time.Time) (t Todo) {
 		if len(p.Steps) == 0 {
 			return t
 		}
-		for i, st := range p.Steps {
+		for _, st := range p.Steps {
 			switch st.Kind {
 			case KindMerge:
 				t.Merges++
@@ -38,8 +38,8 @@ func Count(blocks []*Block, s Settings, now time.Time) (t Todo) {
 			case KindExpire:
 				t.Deletions++
 			}
-			blocks = apply(blocks, st, paperID(n<<16+uint64(i)))
 		}
+		blocks = apply(blocks, p.Steps, func(i int) ulid.ULID { return paperID(n<<16 + uint64(i)) })
 	}
 	return t
 }
@@ -50,35 +50,50 @@ func paperID(n uint64) (id ulid.ULID) {
 	return id
 }
 
-// apply returns the blocks as they are after a step, whose output gets an id. The blocks given are not changed.
-func apply(blocks []*Block, st Step, id ulid.ULID) []*Block {
-	var inputs []*Block
-	var rest []*Block
-	for _, b := range blocks {
-		if slices.Contains(st.Inputs, b.Meta.ULID) {
-			inputs = append(inputs, b)
-		} else {
-			rest = append(rest, b)
+// apply returns the blocks as they are after steps of one plan, whose outputs get ids. The blocks given are not changed.
+func apply(blocks []*Block, steps []Step, id func(step int) ulid.ULID) []*Block {
+	of := make(map[ulid.ULID]int, len(steps))
+	for i, st := range steps {
+		for _, in := range st.Inputs {
+			if j, ok := of[in]; !ok || steps[j].Kind == KindNoCompact { // a block that was marked may be downsampled too
+				of[in] = i
+			}
 		}
 	}
-	if len(inputs) == 0 {
-		return blocks
+	inputs := make([][]*Block, len(steps))
+	after := make([]*Block, 0, len(blocks)+len(steps))
+	for _, b := range blocks {
+		if i, ok := of[b.Meta.ULID]; ok {
+			inputs[i] = append(inputs[i], b)
+		} else {
+			after = append(after, b)
+		}
 	}
+	for i, st := range steps {
+		if len(inputs[i]) > 0 {
+			after = append(after, outcomes(st, inputs[i], id(i))...)
+		}
+	}
+	return after
+}
+
+// outcomes are the blocks that a step leaves of its inputs.
+func outcomes(st Step, inputs []*Block, id ulid.ULID) []*Block {
 	slices.SortFunc(inputs, byTime)
 	switch st.Kind {
 	case KindNoCompact:
 		marked := *inputs[0]
 		marked.NoCompact = true
-		return append(rest, &marked)
+		return []*Block{&marked}
 	case KindMerge:
-		return append(rest, &Block{Meta: mergedMeta(inputs, id), IndexBytes: totalIndexBytes(inputs)})
+		return []*Block{{Meta: mergedMeta(inputs, id), IndexBytes: totalIndexBytes(inputs)}}
 	case KindDownsample:
 		m := inputs[0].Meta.Clone()
 		m.ULID = id
 		m.Thanos.Downsample.Resolution = st.Target()
-		return append(rest, inputs[0], &Block{Meta: m, IndexBytes: inputs[0].IndexBytes})
+		return []*Block{inputs[0], {Meta: m, IndexBytes: inputs[0].IndexBytes}}
 	}
-	return rest
+	return nil
 }
 
 func totalIndexBytes(blocks []*Block) (n int64) {

@@ -76,8 +76,8 @@ func marksWithin(marks []int64, a, b int64) bool {
 	return i < len(marks) && marks[i] < b
 }
 
-// add returns t + d, no further than the ends of time.
-func add(t, d int64) int64 {
+// Add returns the time t in ms moved by d ms, which may be negative, no further than the ends of time.
+func Add(t, d int64) int64 {
 	if d > 0 && t > math.MaxInt64-d {
 		return math.MaxInt64
 	}

@@ -65,7 +65,7 @@ func (s *stay) more() bool {
 		return false
 	}
 	until := s.merger.Ahead(s.until)
-	s.times, s.items, s.err = s.merger.Between(add(s.until, 1), until)
+	s.times, s.items, s.err = s.merger.Between(Add(s.until, 1), until)
 	s.at, s.until = 0, until
 	s.ended = s.err != nil || until == math.MaxInt64
 	return s.err == nil

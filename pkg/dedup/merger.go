@@ -79,7 +79,7 @@ func (m *Merger[V]) Ahead(t int64) int64 {
 	end := int64(math.MaxInt64)
 	for _, s := range m.sources {
 		end = min(end, s.Ahead(t))
-		if end != math.MaxInt64 && end <= add(t, m.near()) {
+		if end != math.MaxInt64 && end <= Add(t, m.near()) {
 			break // There is something soon, and the others may stay as they are.
 		}
 	}
@@ -243,14 +243,14 @@ func (m *Merger[V]) hole(level int, times []int64, g int, mint, maxt int64) (h h
 		h.open = h.n-h.p > left+left/2
 	} else {
 		// An end that lies further away from the wanted times decides nothing.
-		if h.p != math.MinInt64 && h.p >= add(mint, -m.near()) {
+		if h.p != math.MinInt64 && h.p >= Add(mint, -m.near()) {
 			var l lengths
 			l.before(times, g, m.near())
 			if left, err = m.interval(level, l, since, h.p); err != nil {
 				return h, err
 			}
 		}
-		if h.n != math.MaxInt64 && h.n <= add(maxt, m.near()) {
+		if h.n != math.MaxInt64 && h.n <= Add(maxt, m.near()) {
 			var l lengths
 			l.after(times, g+1, m.near())
 			if right, err = m.interval(level, l, since, h.n); err != nil {
@@ -259,10 +259,10 @@ func (m *Merger[V]) hole(level int, times []int64, g int, mint, maxt int64) (h h
 		}
 	}
 	if h.p != math.MinInt64 {
-		h.from = add(h.p, max(1, m.half(left)))
+		h.from = Add(h.p, max(1, m.half(left)))
 	}
 	if h.n != math.MaxInt64 {
-		h.to = add(h.n, -max(1, m.half(right)))
+		h.to = Add(h.n, -max(1, m.half(right)))
 	}
 	h.lateP, h.lateN = min(3*m.half(left), m.near()), min(3*m.half(right), m.near())
 	if h.p == math.MinInt64 {
@@ -286,11 +286,11 @@ func (m *Merger[V]) interval(level int, l lengths, since, t int64) (int64, error
 			return known.second(), nil
 		}
 		l = lengths{}
-		w, err := m.sources[level].Around(min(since, add(t, -m.near())), add(t, m.near()), false, m.reach)
+		w, err := m.sources[level].Around(min(since, Add(t, -m.near())), Add(t, m.near()), false, m.reach)
 		if err != nil {
 			return 0, err
 		}
-		i, j := span(w.Times, add(t, -m.near()), add(t, m.near()))
+		i, j := span(w.Times, Add(t, -m.near()), Add(t, m.near()))
 		near := w.Times[i:j]
 		at, _ := span(near, t, t)
 		l.before(near, at-1, m.near())
@@ -315,7 +315,7 @@ func (m *Merger[V]) fill(level int, w *Window[V], g int, mint, maxt int64) error
 	var outside []int64 // markers that may lie nearer to p and n than samples do
 	if h.open {
 		// Markers count wherever they lie in the hole.
-		between, until := max(add(h.p, 1), mint), min(add(h.n, -1), maxt)
+		between, until := max(Add(h.p, 1), mint), min(Add(h.n, -1), maxt)
 		if between > until {
 			return nil
 		}
@@ -342,14 +342,14 @@ func (m *Merger[V]) fill(level int, w *Window[V], g int, mint, maxt int64) error
 // markHole decides on the markers in a hole: those of the replica itself, and those of the others, which lie
 // among the samples from start on. It puts all in order.
 func (m *Merger[V]) markHole(level int, h *hole, marks, outside []int64, start int, mint, maxt int64) error {
-	i, j := span(marks, max(h.p, add(mint, -m.near())), min(h.n, add(maxt, m.near())))
+	i, j := span(marks, max(h.p, Add(mint, -m.near())), min(h.n, Add(maxt, m.near())))
 	var own []int64
 	for _, t := range marks[i:j] {
 		late := h.late(t)
 		if late == 0 || t <= h.p || t >= h.n {
 			continue
 		}
-		alive, err := m.alive(level+1, min(t, max(h.p, mint)), t, add(t, late))
+		alive, err := m.alive(level+1, min(t, max(h.p, mint)), t, Add(t, late))
 		if err != nil {
 			return err
 		}
@@ -389,7 +389,7 @@ func (m *Merger[V]) markHole(level int, h *hole, marks, outside []int64, start i
 
 // near tells whether one of times lies no further than d from t.
 func near(times []int64, t, d int64) bool {
-	i, j := span(times, add(t, -d), add(t, d))
+	i, j := span(times, Add(t, -d), Add(t, d))
 	return i < j
 }
 
@@ -419,4 +419,4 @@ func (h *hole) late(t int64) int64 {
 }
 
 // livesAfter tells whether the replica whose hole it is has a sample less than one and a half intervals after t.
-func (h *hole) livesAfter(t int64) bool { return h.n != math.MaxInt64 && h.n <= add(t, h.lateN) }
+func (h *hole) livesAfter(t int64) bool { return h.n != math.MaxInt64 && h.n <= Add(t, h.lateN) }

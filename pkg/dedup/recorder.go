@@ -47,7 +47,7 @@ func (r *recorder) reset(it chunkenc.Iterator, first bool) {
 // Around implements Source.
 func (r *recorder) Around(mint, maxt int64, context bool, beyond int64) (Window[held], error) {
 	r.forget(mint, beyond)
-	if from := add(mint, -2*beyond); !r.ended && (!r.begun || len(r.times) > 0 && r.times[len(r.times)-1] < from) && from > math.MinInt64 {
+	if from := Add(mint, -2*beyond); !r.ended && (!r.begun || len(r.times) > 0 && r.times[len(r.times)-1] < from) && from > math.MinInt64 {
 		// Nobody will ask for what lies in between, nor for what came before.
 		r.times, r.buf, r.marks = r.times[:0], r.buf[:0], r.marks[:0]
 		r.take(r.it.Seek(from))
@@ -57,7 +57,7 @@ func (r *recorder) Around(mint, maxt int64, context bool, beyond int64) (Window[
 	}
 	if context {
 		_, j := span(r.times, mint, maxt)
-		for !r.ended && len(r.times) < j+Context && r.times[len(r.times)-1] <= add(maxt, beyond) {
+		for !r.ended && len(r.times) < j+Context && r.times[len(r.times)-1] <= Add(maxt, beyond) {
 			r.take(r.it.Next())
 		}
 	}
@@ -125,7 +125,7 @@ func (r *recorder) take(kind chunkenc.ValueType) {
 func (r *recorder) forget(mint, beyond int64) {
 	i, _ := span(r.times, mint, mint)
 	if i -= Context; !r.first {
-		k, _ := span(r.times, add(mint, -2*beyond), mint)
+		k, _ := span(r.times, Add(mint, -2*beyond), mint)
 		i = min(i, k)
 	}
 	// Moving what stays costs as much as what is dropped saves only if little is dropped.

@@ -40,6 +40,23 @@ func Name(addr string) string {
 	return rest
 }
 
+// Authority returns what the servers of addr are called together, in TLS and in requests: the host:port, or
+// host, that is looked up, without the _service._proto. of SRV names and a trailing dot.
+func Authority(addr string) string {
+	name := Name(addr)
+	for strings.HasPrefix(name, "_") {
+		_, rest, ok := strings.Cut(name, ".")
+		if !ok {
+			break
+		}
+		name = rest
+	}
+	if host, port, err := net.SplitHostPort(name); err == nil {
+		return net.JoinHostPort(strings.TrimSuffix(host, "."), port)
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
 // Validate reports an address with a prefix that can never be resolved as it is written.
 func Validate(addr string) error {
 	_, err := parse(addr)

@@ -96,7 +96,7 @@ func everyKind(seed uint64, length int64) []rawSeries {
 // histogramSeries makes series of native histograms.
 func histogramSeries(r *mrand.Rand, length int64) []rawSeries {
 	var all []rawSeries
-	for kind := range 6 {
+	for kind := range 8 {
 		s := rawSeries{labels: labels.FromStrings("__name__", "histogram", "kind", fmt.Sprint(kind))}
 		h := newHistogram(1)
 		for i, t := 0, origin+r.Int64N(30_000); t < origin+length; i, t = i+1, t+60_000 {
@@ -108,8 +108,17 @@ func histogramSeries(r *mrand.Rand, length int64) []rawSeries {
 			if kind == 2 && r.IntN(300) == 0 {
 				h = newHistogram(1) // a restart
 			}
+			if kind >= 6 && i%17 == 0 {
+				h = newHistogram(1) // a gauge goes down
+			}
 			c := h.Copy()
 			switch {
+			case kind == 6 || kind == 7:
+				c.CounterResetHint = histogram.GaugeType
+				if kind == 7 {
+					s.points = append(s.points, point{t: t, fh: c.ToFloat(nil)})
+					continue
+				}
 			case kind == 1 || kind == 4:
 				fh := c.ToFloat(nil)
 				if kind == 4 {

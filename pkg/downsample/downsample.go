@@ -26,6 +26,8 @@ type Config struct {
 	Workers int
 	// WindowBytes is how much is read at once, of the index and of chunks each; see stream.Config.
 	WindowBytes int
+	// Unsorted reads blocks whose label names are not sorted; see stream.Config.
+	Unsorted bool
 	// Skip, if set, is asked about each chunk or series that is corrupt; true leaves it out.
 	Skip func(*stream.CorruptError) bool
 	// Writer bounds the writer.
@@ -115,7 +117,7 @@ type batch struct {
 }
 
 func run(ctx context.Context, files stream.Files, from, to int64, dir string, cfg Config) (res Result, err error) {
-	r, err := stream.OpenReader(files, stream.Config{WindowBytes: cfg.WindowBytes, Skip: cfg.Skip})
+	r, err := stream.OpenReader(files, stream.Config{WindowBytes: cfg.WindowBytes, Unsorted: cfg.Unsorted, Skip: cfg.Skip})
 	if err != nil {
 		return res, err
 	}

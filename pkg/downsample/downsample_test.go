@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -214,6 +215,44 @@ func checkWindows(t *testing.T, name string, want, got map[int64]window) {
 		if w.count != g.count || math.Abs(w.sum-g.sum) > 1e-9*(1+math.Abs(w.sum))*w.count || w.least != g.least || w.greatest != g.greatest {
 			t.Errorf("%s: the window to %d is %v, want %v", name, end, g, w)
 			return
+		}
+	}
+}
+
+// The running total of histograms of a gauge is the gauge, whether it rises or falls; that of a counter grows by all that
+// comes after a restart.
+func TestTotalsOfHistograms(t *testing.T) {
+	// Mutants killed: a gauge that falls taken for a counter that was reset.
+	for _, hint := range []histogram.CounterResetHint{histogram.GaugeType, histogram.UnknownCounterReset} {
+		var samples []histSample
+		var want []float64
+		grown, before := 0.0, 0.0
+		for i, n := range []uint64{5, 9, 4, 2, 7, 7, 1, 30} {
+			h := newHistogram(1).ToFloat(nil)
+			h.CounterResetHint, h.ZeroCount = hint, float64(n)
+			h.Count += float64(n) - 2
+			samples = append(samples, histSample{int64(i) * block.Resolution5m, h})
+			switch {
+			case hint == histogram.GaugeType:
+				grown = h.Count
+			case h.Count < before:
+				grown += h.Count
+			default:
+				grown += h.Count - before
+			}
+			before = h.Count
+			want = append(want, grown)
+		}
+		w, err := aggregateHistograms(samples, block.Resolution5m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []float64
+		for _, h := range w.totals {
+			got = append(got, h.Count)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("hint %v: %s", hint, diff)
 		}
 	}
 }

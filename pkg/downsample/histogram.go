@@ -212,12 +212,13 @@ func plus(sum, h *histogram.FloatHistogram) (*histogram.FloatHistogram, error) {
 	return sum, err
 }
 
-// grow adds what a histogram grew by since the one before, or all of it if it was reset.
+// grow adds what a histogram grew by since the one before, or all of it if it was reset. A gauge is never reset: its total
+// goes up and down with it.
 func grow(total, before, h *histogram.FloatHistogram) (*histogram.FloatHistogram, error) {
 	if total == nil {
 		return h.Copy(), nil
 	}
-	if before.Schema == h.Schema && !h.DetectReset(before) {
+	if before.Schema == h.Schema && (h.CounterResetHint == histogram.GaugeType || !h.DetectReset(before)) {
 		d, _, _, err := h.Copy().Sub(before)
 		if err != nil {
 			return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/go-kit/log"
 	"go.yaml.in/yaml/v2"
 
 	"github.com/koios-metrics/koios/pkg/clientconf"
@@ -43,6 +44,25 @@ func parseFile(content []byte, global clientconf.GRPC) (*file, error) {
 		}
 	}
 	return f, nil
+}
+
+// CheckFile reads an endpoint file and the certificates that it names; all that is wrong with its endpoints is joined.
+func CheckFile(content []byte, global clientconf.GRPC, logger log.Logger) error {
+	f, err := parseFile(content, global)
+	if err != nil {
+		return err
+	}
+	global = f.DefaultClient.Apply(global)
+	var errs []error
+	if _, err := global.DialOptions(logger); err != nil {
+		errs = append(errs, fmt.Errorf("default_client_config: %w", err))
+	}
+	for _, e := range f.Endpoints {
+		if _, err := e.Client.Apply(global).DialOptions(logger); err != nil && e.Client != nil {
+			errs = append(errs, fmt.Errorf("client_config of %s: %w", e.Address, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (e *entry) validate(global clientconf.GRPC) error {

@@ -44,7 +44,7 @@ func FuzzParseFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := parseFile(b, clientconf.GRPC{})
 		if err == nil {
-			desired(got.Endpoints, got.DefaultClient.Apply(clientconf.GRPC{}), []string{"a:1"})
+			desired(got.Endpoints, got.DefaultClient.Apply(clientconf.GRPC{}), []discovered{{address: "a:1"}})
 		}
 	})
 }
@@ -53,7 +53,8 @@ func FuzzParseFile(f *testing.F) {
 // is written over what is found, and strict sticks.
 func TestDesired(t *testing.T) {
 	global := clientconf.GRPC{TLS: true}
-	on := true
+	on, off := true, false
+	plain := &clientconf.GRPCOverride{TLS: &clientconf.GRPCOverrideTLS{Enabled: &off}}
 	own := &clientconf.GRPCOverride{TLS: &clientconf.GRPCOverrideTLS{Enabled: &on}, ServerName: "own"}
 	specs, duplicates := desired([]entry{
 		{Address: "a:1", Strict: true},
@@ -62,11 +63,13 @@ func TestDesired(t *testing.T) {
 		{Address: "dns+x:1", Group: true, Service: "{}"},
 		{Address: "b:1", Group: true},
 		{Address: "b:1"},
-	}, global, []string{"a:1", "c:1"})
+	}, global, []discovered{{address: "a:1"}, {address: "c:1"}, {address: "d:1", name: "x:1", client: &clientconf.GRPCOverride{Compression: "snappy"}}, {address: "e:1", name: "x:1", client: plain}})
 	want := map[string]spec{
 		"a:1":               {name: "a:1", address: "a:1", strict: true, client: clientconf.GRPC{TLS: true, ServerName: "own"}},
 		"b:1":               {name: "b:1", address: "b:1", client: global},
 		"c:1":               {name: "c:1", address: "c:1", client: global, found: true},
+		"d:1":               {name: "d:1", address: "d:1", client: clientconf.GRPC{TLS: true, Name: "x:1", Compression: "snappy"}, found: true},
+		"e:1":               {name: "e:1", address: "e:1", found: true},
 		"thanos:///b:1":     {name: "thanos:///b:1", address: "b:1", group: true, client: global},
 		"thanos:///dns+x:1": {name: "thanos:///dns+x:1", address: "dns+x:1", group: true, service: "{}", client: global},
 	}
@@ -75,6 +78,38 @@ func TestDesired(t *testing.T) {
 	}
 	if got := dynamic([]entry{{Address: "a:1"}, {Address: "dns+x:1"}, {Address: "dns+y:1", Group: true}}); !slices.Equal(got, []string{"dns+x:1"}) {
 		t.Errorf("names to look up: %v", got)
+	}
+}
+
+type answers map[string][]string
+
+func (a answers) AddressesOf(name string) []string { return a[name] }
+
+// What is found keeps the name that was asked for and the settings of its entry; of an address that comes of two
+// entries the later one counts; the target of an SRV record that stays a name is verified as that. (Killed: a
+// mutant that names targets of dnssrvnoa+ by what was asked.)
+func TestFind(t *testing.T) {
+	one, two := &clientconf.GRPCOverride{ServerName: "one"}, &clientconf.GRPCOverride{ServerName: "two"}
+	got := find([]entry{
+		{Address: "a:1", Client: one},
+		{Address: "dns+x:1", Client: one},
+		{Address: "dnssrv+_grpc._tcp.y.", Client: two},
+		{Address: "dnssrvnoa+_grpc._tcp.z"},
+		{Address: "dns+g:1", Group: true},
+	}, []string{"f:1", "dns+h:1"}, answers{
+		"a:1": {"a:1"}, "f:1": {"f:1"}, "dns+x:1": {"10.0.0.1:1", "10.0.0.2:1"}, "dnssrv+_grpc._tcp.y.": {"10.0.0.2:1", "[::1]:2"},
+		"dnssrvnoa+_grpc._tcp.z": {"pod-0.z:1"}, "dns+g:1": {"10.0.0.9:1"}, "dns+h:1": {"10.0.0.3:1"},
+	})
+	want := []discovered{
+		{address: "f:1"},
+		{address: "10.0.0.3:1", name: "h:1"},
+		{address: "10.0.0.1:1", name: "x:1", client: one},
+		{address: "10.0.0.2:1", name: "y", client: two},
+		{address: "[::1]:2", name: "y", client: two},
+		{address: "pod-0.z:1"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(discovered{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

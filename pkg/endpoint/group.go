@@ -3,8 +3,6 @@ package endpoint
 import (
 	"context"
 	"fmt"
-	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,18 +48,7 @@ func (g *groupResolver) Scheme() string { return groupScheme }
 // OverrideAuthority names the group in TLS and in the :authority header by what is looked up, without
 // prefixes.
 func (g *groupResolver) OverrideAuthority(target resolver.Target) string {
-	name := discovery.Name(target.Endpoint())
-	for strings.HasPrefix(name, "_") { // _service._proto. of SRV names
-		_, rest, ok := strings.Cut(name, ".")
-		if !ok {
-			break
-		}
-		name = rest
-	}
-	if host, port, err := net.SplitHostPort(name); err == nil {
-		return net.JoinHostPort(strings.TrimSuffix(host, "."), port)
-	}
-	return strings.TrimSuffix(name, ".")
+	return discovery.Authority(target.Endpoint())
 }
 
 // Build implements resolver.Builder.

@@ -2,13 +2,9 @@ package endpoint
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"net"
-	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,11 +14,9 @@ import (
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
 
-	"github.com/koios-metrics/koios/pkg/clientconf"
 	"github.com/koios-metrics/koios/proto/infopb"
 )
 
@@ -152,45 +146,4 @@ func TestGroupAuthority(t *testing.T) {
 	f("dnssrv+_grpc._tcp.store.ns.svc", "store.ns.svc")
 	f("dnssrvnoa+_grpc._tcp.store.ns.svc.:10901", "store.ns.svc:10901")
 	f("[::1]:1", "[::1]:1")
-}
-
-// Peers with TLS of their own in the endpoint file beside one without, single and as a group, with
-// compression; a peer with the wrong authority does not join and hinders nobody.
-func TestTLSPerEndpoint(t *testing.T) {
-	web := httptest.NewTLSServer(nil) // for its certificate, which is good for 127.0.0.1
-	defer web.Close()
-	ca := filepath.Join(t.TempDir(), "ca.crt")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tlsNode := func() *node {
-		n := &node{}
-		n.is(sidecarInfo("tls"))
-		n.start(t, nil, grpc.Creds(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0])))
-		return n
-	}
-	plain, single, group, untrusted, missing := newNode(t, sidecarInfo("plain")), tlsNode(), tlsNode(), tlsNode(), tlsNode()
-	cfg := quick()
-	cfg.SD = []byte(`
-endpoints:
-- address: ` + plain.addr + `
-- address: ` + single.addr + `
-  client_config: {tls_config: {ca_file: ` + ca + `}, compression: snappy}
-- address: ` + group.addr + `
-  group: true
-  client_config: {tls_config: {ca_file: ` + ca + `}}
-- address: ` + untrusted.addr + `
-  client_config: {tls_config: {enabled: true}}
-- address: ` + missing.addr + `
-  client_config: {tls_config: {ca_file: ` + ca + `.missing}}
-`)
-	cfg.Client = clientconf.GRPC{Compression: clientconf.CompressionNone}
-	s := run(t, cfg, nil)
-	until(t, "three peers", func() bool { return len(s.Stores()) == 3 })
-	if _, ok := s.line(untrusted.addr); ok {
-		t.Error("a peer of an unknown authority joined")
-	}
-	if _, ok := s.line("thanos:///" + group.addr); !ok {
-		t.Errorf("the group is missing from %v", s.Status())
-	}
 }

@@ -209,13 +209,17 @@ func (p *peer) succeeds(old *peer) bool {
 		slices.EqualFunc(p.store.Describe().LabelSets, old.store.Describe().LabelSets, labels.Equal)
 }
 
-// status returns the peer's line in the list. A peer that has never answered, or, unless it is strict, not
-// for longer than unhealthyTimeout, has none.
+// status returns the peer's line in the list. A peer that has not answered for longer than unhealthyTimeout has
+// none, unless it is strict. One that has never answered has one if somebody has written it down, rather than
+// discovery found it: what it is, and what it has, is unknown.
 func (p *peer) status(unhealthyTimeout time.Duration) (Status, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.info == nil {
-		return Status{}, false
+		if p.lastErr == nil || p.spec.found {
+			return Status{}, false
+		}
+		return Status{Name: p.spec.name, Component: Unknown, LastCheck: p.lastCheck, LastError: p.lastErr, MinTime: math.MinInt64, MaxTime: math.MaxInt64}, true
 	}
 	if p.lastErr != nil && !p.spec.strict && time.Since(p.lastGood) > unhealthyTimeout {
 		return Status{}, false

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -48,8 +49,14 @@ type Set struct {
 	fileSum  [sha256.Size]byte
 	resolved bool // DNS names have been looked up once
 	peers    map[string]*peer
-	refused  map[string]string // settings that make no connection, by peer: the error logged
+	refused  map[string]refusal // settings that make no connection, by peer
 	leaving  []leaving
+}
+
+// refusal is why no connection could be made of a peer's settings.
+type refusal struct {
+	err error
+	at  time.Time
 }
 
 // leaving is a connection of a peer that is no longer in the set, for calls that still run.
@@ -67,7 +74,7 @@ func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Set, error)
 		return nil, err
 	}
 	s := &Set{
-		cfg: cfg, logger: logger, peers: map[string]*peer{}, refused: map[string]string{},
+		cfg: cfg, logger: logger, peers: map[string]*peer{}, refused: map[string]refusal{},
 		look: make(chan struct{}, 1), check: make(chan struct{}, 1), ready: make(chan struct{}),
 	}
 	var err error
@@ -77,7 +84,6 @@ func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Set, error)
 	if s.file, s.fileSum, err = s.readFile(); err != nil {
 		return nil, err
 	}
-	s.warn(s.file)
 	// Certificates that can't be read are found out here rather than peer by peer.
 	if _, err = s.file.DefaultClient.Apply(cfg.Client).DialOptions(logger); err != nil {
 		return nil, err
@@ -185,7 +191,8 @@ func (s *Set) AbsentOf(c Capability) []store.Lost {
 
 var errUndiscovered = errors.New("no longer found by discovery")
 
-// Status lists the peers that answer, and those that did not long ago, by name.
+// Status lists the peers that answer, those that did not long ago, and those that are written down and have
+// never answered, with the reason, by name.
 func (s *Set) Status() []Status {
 	list := []Status{}
 	for _, p := range s.all() {
@@ -193,6 +200,12 @@ func (s *Set) Status() []Status {
 			list = append(list, st)
 		}
 	}
+	s.mu.RLock()
+	for name, r := range s.refused {
+		list = append(list, Status{Name: name, Component: Unknown, LastCheck: r.at, LastError: r.err, MinTime: math.MinInt64, MaxTime: math.MaxInt64})
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return list
 }
 
@@ -221,15 +234,6 @@ func (s *Set) readFile() (*file, [sha256.Size]byte, error) {
 	return f, sha256.Sum256(content), err
 }
 
-// warn tells of settings in the endpoint file that have no effect.
-func (s *Set) warn(f *file) {
-	for _, e := range f.Endpoints {
-		if e.Client != nil && !e.Group && discovery.IsDynamic(e.Address) {
-			level.Warn(s.logger).Log("msg", "the client_config of an endpoint that is looked up in DNS has no effect: its addresses are reached with the global settings", "address", e.Address)
-		}
-	}
-}
-
 // reload takes in the endpoint file if its content has changed. One that is of no use is logged, and the
 // endpoints stay as they are.
 func (s *Set) reload(context.Context) {
@@ -244,7 +248,6 @@ func (s *Set) reload(context.Context) {
 	s.mu.Unlock()
 	if changed {
 		level.Info(s.logger).Log("msg", "the endpoint file has changed", "file", s.cfg.SDFile, "endpoints", len(f.Endpoints))
-		s.warn(f)
 		wake(s.look)
 	}
 }
@@ -277,7 +280,7 @@ func (s *Set) update(ctx context.Context) {
 	s.mu.RUnlock()
 
 	entries, global := s.entries()
-	specs, duplicates := desired(entries, global, s.single.Addresses())
+	specs, duplicates := desired(entries, global, find(entries, s.files.Addresses(), s.single))
 	s.metrics.duplicates.Add(float64(duplicates))
 	s.reconcile(specs)
 
@@ -320,14 +323,15 @@ func (s *Set) reconcile(specs map[string]spec) {
 		}
 		s.leaving = append(s.leaving, l)
 	}
-	refused := map[string]string{}
+	refused := map[string]refusal{}
 	for name, sp := range specs {
 		if s.peers[name] != nil {
 			continue
 		}
 		conn, err := s.dialer.dial(sp)
 		if err != nil {
-			if refused[name] = err.Error(); s.refused[name] != err.Error() {
+			old, known := s.refused[name]
+			if refused[name] = (refusal{err, now}); !known || old.err.Error() != err.Error() {
 				level.Error(s.logger).Log("msg", "an endpoint can't be connected to", "address", name, "err", err)
 			}
 			continue

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -116,7 +117,12 @@ func quick() Config {
 // run makes a set, lets it run for the test and awaits its first full update.
 func run(t testing.TB, cfg Config, reg prometheus.Registerer) *Set {
 	t.Helper()
-	s, err := New(cfg, log.NewNopLogger(), reg)
+	return runWith(t, cfg, log.NewNopLogger(), reg)
+}
+
+func runWith(t testing.TB, cfg Config, logger log.Logger, reg prometheus.Registerer) *Set {
+	t.Helper()
+	s, err := New(cfg, logger, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +170,8 @@ func (s *Set) line(name string) (Status, bool) {
 	return Status{}, false
 }
 
-// A healthy peer is asked; one that hangs, lies, refuses or is not there is not, and keeps nobody from
-// being asked.
+// A healthy peer is asked; one that hangs, lies, refuses or is not there is not, keeps nobody from being asked,
+// and is listed with the reason.
 func TestOnlyHealthyPeersAreAsked(t *testing.T) {
 	good, hanging := newNode(t, sidecarInfo("a")), newNode(t, nil)
 	hanging.hangs()
@@ -181,11 +187,13 @@ func TestOnlyHealthyPeersAreAsked(t *testing.T) {
 	cfg := quick()
 	cfg.Endpoints = []string{good.addr, hanging.addr, lying.addr, refusing.addr, rule.addr, strange.addr, gone.addr}
 	s := run(t, cfg, nil)
-	want := map[string]Component{good.addr: Sidecar, rule.addr: Rule, strange.addr: Unknown}
+	want := map[string]Component{good.addr: Sidecar, rule.addr: Rule, strange.addr: Unknown,
+		hanging.addr: Unknown, lying.addr: Unknown, refusing.addr: Unknown, gone.addr: Unknown}
 	got := map[string]Component{}
 	for _, st := range s.Status() {
 		got[st.Name] = st.Component
-		if st.LastError != nil || time.Since(st.LastCheck) > time.Minute {
+		ill := slices.Contains([]string{hanging.addr, lying.addr, refusing.addr, gone.addr}, st.Name)
+		if (st.LastError != nil) != ill || time.Since(st.LastCheck) > time.Minute {
 			t.Errorf("status %+v", st)
 		}
 	}
@@ -297,7 +305,7 @@ func TestLostByDiscovery(t *testing.T) {
 }
 
 // A strict peer is asked before its first answer, as a Store of everything, and during an outage; it is
-// listed from its first answer on.
+// listed as unknown until its first answer.
 func TestStrict(t *testing.T) {
 	n := newNode(t, sidecarInfo("a"))
 	n.stop()
@@ -305,14 +313,14 @@ func TestStrict(t *testing.T) {
 	cfg.Strict, cfg.UnhealthyTimeout = []string{n.addr}, time.Millisecond
 	s := run(t, cfg, nil)
 	d := s.Stores()[0].Describe()
-	if len(s.Status()) != 0 || d.MinTime > 0 || d.MaxTime < 1<<62 || len(d.LabelSets) > 0 {
+	if st, ok := s.line(n.addr); !ok || st.LastError == nil || st.Component != Unknown || d.MinTime > 0 || d.MaxTime < 1<<62 || len(d.LabelSets) > 0 {
 		t.Errorf("before the first answer: status %v, %+v", s.Status(), d)
 	}
 	if p := s.Peers(HasRules); len(p) > 0 {
 		t.Errorf("before the first answer it has rules: %v", p)
 	}
 	n.start(t, nil)
-	until(t, "the first answer", func() bool { return len(s.Status()) == 1 })
+	until(t, "the first answer", func() bool { st, ok := s.line(n.addr); return ok && st.LastError == nil })
 	n.stop()
 	until(t, "its error", func() bool { st, ok := s.line(n.addr); return ok && st.LastError != nil })
 	if d := s.Stores()[0].Describe(); d.MaxTime != 10 {

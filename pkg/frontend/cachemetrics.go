@@ -50,6 +50,14 @@ type countedCache struct {
 	metrics *cacheMetrics
 }
 
+// uncounted is a cache for lookups that say nothing about how much is found of what is asked for.
+func uncounted(c cache.Cache) cache.Cache {
+	if counted, ok := c.(*countedCache); ok {
+		return counted.Cache
+	}
+	return c
+}
+
 // Fetch implements cache.Cache.
 func (c *countedCache) Fetch(ctx context.Context, keys []string) [][]byte {
 	begin := time.Now()

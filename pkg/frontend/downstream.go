@@ -52,13 +52,13 @@ func (d *downstream) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error
 	if forced {
 		form.Set("stats", "all")
 	}
-	body, header, err := d.post(ctx, &q.call, form)
+	var a *matrix.Answer
+	header, err := d.post(ctx, &q.call, form, func(r io.Reader, _ int64) (err error) {
+		a, err = matrix.Read(r)
+		return err
+	})
 	if err != nil {
 		return nil, err
-	}
-	a, err := matrix.Decode(body)
-	if err != nil {
-		return nil, fmt.Errorf("read the querier's answer: %w", err)
 	}
 	if q.stats.add(a.Stats); forced {
 		a.Stats = nil
@@ -95,15 +95,18 @@ func (d *downstream) target(requested string) *url.URL {
 	return &u
 }
 
-// post sends a form and returns the body of a success. The body belongs to the caller.
-func (d *downstream) post(ctx context.Context, c *call, form url.Values) ([]byte, http.Header, error) {
+// reading takes what a querier answers with success, and its length or -1.
+type reading func(body io.Reader, length int64) error
+
+// post sends a form and has the body of a success read.
+func (d *downstream) post(ctx context.Context, c *call, form url.Values, read reading) (http.Header, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.target(c.path).String(), strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c.head(req.Header)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	return d.send(req, c)
+	return d.send(req, c, read)
 }
 
 // head sets the headers that go down with each request.
@@ -121,41 +124,72 @@ func (c *call) head(h http.Header) {
 }
 
 // send asks the querier, once there is room.
-func (d *downstream) send(req *http.Request, c *call) ([]byte, http.Header, error) {
+func (d *downstream) send(req *http.Request, c *call, read reading) (http.Header, error) {
 	leave, err := d.queue.enter(req.Context(), c.tenant)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer leave()
 	begin := time.Now()
 	defer func() { c.stats.asked(time.Since(begin)) }()
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ask the querier: %w", err)
+		return nil, fmt.Errorf("ask the querier: %w", err)
 	}
-	body, err := d.read(resp)
+	body, ok := &limited{r: resp.Body, left: d.bytesMax}, resp.StatusCode/100 == 2
+	var refusal []byte
+	switch {
+	case resp.ContentLength > d.bytesMax:
+		err = fmt.Errorf("%w: %d bytes, %d are allowed", errTooLong, resp.ContentLength, d.bytesMax)
+	case ok:
+		err = read(body, resp.ContentLength)
+	default:
+		refusal, err = readAll(body, resp.ContentLength)
+	}
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, nil, fmt.Errorf("read the querier's answer: %w", err)
+		return nil, fmt.Errorf("read the querier's answer: %w", err)
 	}
-	if resp.StatusCode/100 != 2 {
-		return nil, nil, &statusError{code: resp.StatusCode, header: resp.Header, body: body}
+	if !ok {
+		return nil, &statusError{code: resp.StatusCode, header: resp.Header, body: refusal}
 	}
-	return body, resp.Header, nil
+	return resp.Header, nil
 }
 
+// errTooLong tells of an answer that is past its bound.
 var errTooLong = errors.New("answer is longer than the frontend takes")
 
-func (d *downstream) read(resp *http.Response) ([]byte, error) {
-	if resp.ContentLength > d.bytesMax {
-		return nil, fmt.Errorf("%w: %d bytes, %d are allowed", errTooLong, resp.ContentLength, d.bytesMax)
+// limited reads so many bytes; that there are more is an error.
+type limited struct {
+	r    io.Reader
+	left int64
+}
+
+// Read implements io.Reader.
+func (l *limited) Read(b []byte) (int, error) {
+	if int64(len(b)) > l.left+1 {
+		b = b[:l.left+1]
 	}
+	n, err := l.r.Read(b)
+	if l.left -= int64(n); l.left < 0 {
+		return n, errTooLong
+	}
+	return n, err
+}
+
+// readAll reads a body into memory of its own.
+func readAll(body io.Reader, length int64) ([]byte, error) {
 	var buf bytes.Buffer
-	if resp.ContentLength > 0 {
-		buf.Grow(int(resp.ContentLength) + bytes.MinRead)
+	if length > 0 {
+		buf.Grow(int(length) + bytes.MinRead)
 	}
-	n, err := buf.ReadFrom(io.LimitReader(resp.Body, d.bytesMax+1))
-	if n > d.bytesMax {
-		return nil, fmt.Errorf("%w: %d bytes are allowed", errTooLong, d.bytesMax)
-	}
+	_, err := buf.ReadFrom(body)
 	return buf.Bytes(), err
+}
+
+// into is a reading of a whole body.
+func into(body *[]byte) reading {
+	return func(r io.Reader, length int64) (err error) {
+		*body, err = readAll(r, length)
+		return err
+	}
 }

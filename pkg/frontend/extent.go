@@ -1,11 +1,12 @@
 package frontend
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/koios-metrics/koios/pkg/frontend/matrix"
 )
@@ -20,59 +21,68 @@ type extent struct {
 func (e *extent) annotated() bool { return len(e.answer.Warnings)+len(e.answer.Infos) > 0 }
 
 // entryVersion is the first byte of an entry; another one is an entry of another program.
-const entryVersion = 1
+const entryVersion = 2
+
+// entryHead is the version and the xxhash64 of what follows, big endian.
+const entryHead = 1 + 8
 
 // errEntry is wrapped by errors about entries that can't be read.
 var errEntry = errors.New("not an entry of the results cache")
 
-// encodeExtents makes an entry: the version, and for each extent its start, end and length, and its answer as a
-// querier would send it.
-func encodeExtents(es []extent) ([]byte, error) {
-	out := []byte{entryVersion}
-	var buf bytes.Buffer
+// encodeExtents makes an entry: its head, and for each extent its start, end and length, and its answer as matrix keeps
+// it.
+func encodeExtents(es []extent) []byte {
+	size := entryHead
 	for i := range es {
-		buf.Reset()
-		if err := es[i].answer.Encode(&buf); err != nil {
-			return nil, err
-		}
+		size += 3*binary.MaxVarintLen64 + es[i].answer.KeepBytes()
+	}
+	// In memory it stays for long, so it is made once and takes no more than it needs.
+	out := make([]byte, entryHead, size)
+	out[0] = entryVersion
+	for i := range es {
 		out = binary.AppendVarint(out, es[i].start)
 		out = binary.AppendVarint(out, es[i].end)
-		out = binary.AppendUvarint(out, uint64(buf.Len()))
-		out = append(out, buf.Bytes()...)
+		// The length comes before the answer and is known after it: it has a fixed place.
+		at := len(out)
+		out = es[i].answer.Keep(append(out, 0, 0, 0, 0, 0, 0, 0, 0))
+		binary.BigEndian.PutUint64(out[at:], uint64(len(out)-at-8))
 	}
-	return out, nil
+	binary.BigEndian.PutUint64(out[1:], xxhash.Sum64(out[entryHead:]))
+	return out
 }
 
-// decodeExtents reads an entry, whose bytes the extents share. Only those that overlap the time from start to end are
-// decoded when wanted; nil wants all.
+// decodeExtents reads an entry, whose bytes the extents share. The checksum stands for what is not looked at: the points.
 func decodeExtents(b []byte, step int64) ([]extent, error) {
-	if len(b) == 0 || b[0] != entryVersion {
+	if len(b) < entryHead || b[0] != entryVersion {
 		return nil, fmt.Errorf("%w: unknown version", errEntry)
 	}
+	if binary.BigEndian.Uint64(b[1:]) != xxhash.Sum64(b[entryHead:]) {
+		return nil, fmt.Errorf("%w: damaged", errEntry)
+	}
 	var es []extent
-	for b = b[1:]; len(b) > 0; {
+	for b = b[entryHead:]; len(b) > 0; {
 		var e extent
-		var n, m, k int
+		var n, m int
 		e.start, n = binary.Varint(b)
 		if n > 0 {
 			e.end, m = binary.Varint(b[n:])
 		}
-		var size uint64
-		if m > 0 {
-			size, k = binary.Uvarint(b[n+m:])
-		}
-		if k <= 0 || size > uint64(len(b)-n-m-k) {
+		if m <= 0 || len(b) < n+m+8 {
 			return nil, fmt.Errorf("%w: cut off", errEntry)
 		}
-		text := b[n+m+k:][:size]
-		b = b[n+m+k+int(size):]
+		size := binary.BigEndian.Uint64(b[n+m:])
+		b = b[n+m+8:]
+		if size > uint64(len(b)) {
+			return nil, fmt.Errorf("%w: cut off", errEntry)
+		}
 		if e.end < e.start || (e.end-e.start)%step != 0 || len(es) > 0 && e.start <= es[len(es)-1].end {
 			return nil, fmt.Errorf("%w: an extent from %d to %d at a step of %d", errEntry, e.start, e.end, step)
 		}
 		var err error
-		if e.answer, err = matrix.Decode(text); err != nil {
+		if e.answer, err = matrix.Kept(b[:size]); err != nil {
 			return nil, fmt.Errorf("%w: %w", errEntry, err)
 		}
+		b = b[size:]
 		es = append(es, e)
 	}
 	return es, nil

@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -152,6 +153,7 @@ func (f *Frontend) serveRange(w http.ResponseWriter, r *http.Request, c call) {
 	if a.noStore {
 		w.Header().Set("Cache-Control", "no-store")
 	}
+	w.Header().Set("Content-Length", strconv.FormatInt(a.EncodedBytes(), 10))
 	c.stats.tell(w)
 	if err := a.Encode(w); err != nil {
 		level.Debug(f.logger).Log("msg", "client went before the end of its answer", "err", err)

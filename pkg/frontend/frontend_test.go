@@ -568,8 +568,8 @@ func TestConfig(t *testing.T) {
 	}
 	f(Config{}, "downstream URL")
 	f(Config{Downstream: &url.URL{Scheme: "ftp", Host: "x"}}, "downstream URL")
-	f(Config{Downstream: u, Range: RangeConfig{Cache: cache.Nothing{}}}, "results cache needs")
-	f(Config{Downstream: u, Metadata: MetadataConfig{Cache: cache.Nothing{}}}, "cache of labels needs")
+	f(Config{Downstream: u, Range: RangeConfig{Cache: struct{ cache.Cache }{}}}, "results cache needs")
+	f(Config{Downstream: u, Metadata: MetadataConfig{Cache: struct{ cache.Cache }{}}}, "cache of labels needs")
 	f(Config{Downstream: u, Shards: 1000}, "1000 shards")
 	f(Config{Downstream: u, Range: RangeConfig{Split: SplitConfig{Interval: -1}}}, "negative")
 	f(Config{Downstream: u, Queue: QueueConfig{Weights: map[string]float64{"a": 0}}}, "weight of tenant a")

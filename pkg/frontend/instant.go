@@ -86,8 +86,10 @@ func (f *Frontend) instant(ctx context.Context, c *call, form url.Values) (reply
 func (f *Frontend) instantOnce(ctx context.Context, c *call, form url.Values) (reply, error) {
 	observe := func(again int) { f.metrics.instantRetries.Observe(float64(again)) }
 	return attempt(ctx, f.cfg.InstantAttempts, observe, func(ctx context.Context) (reply, error) {
-		body, header, err := f.down.post(ctx, c, form)
-		return reply{body, header}, err
+		var a reply
+		var err error
+		a.header, err = f.down.post(ctx, c, form, into(&a.body))
+		return a, err
 	})
 }
 

@@ -156,9 +156,9 @@ func (d *downstream) metadata(ctx context.Context, q *metadataQuery, part span) 
 		err    error
 	)
 	if strings.HasSuffix(q.path, "/values") { // which are not asked for with POST
-		body, header, err = d.get(ctx, &q.call, form)
+		header, err = d.get(ctx, &q.call, form, into(&body))
 	} else {
-		body, header, err = d.post(ctx, &q.call, form)
+		header, err = d.post(ctx, &q.call, form, into(&body))
 	}
 	if err != nil {
 		return nil, err
@@ -202,15 +202,15 @@ func (a *metadataAnswer) read(data json.RawMessage, series bool) error {
 }
 
 // get asks with the form in the URL.
-func (d *downstream) get(ctx context.Context, c *call, form url.Values) ([]byte, http.Header, error) {
+func (d *downstream) get(ctx context.Context, c *call, form url.Values, read reading) (http.Header, error) {
 	u := d.target(c.path)
 	u.RawQuery = form.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c.head(req.Header)
-	return d.send(req, c)
+	return d.send(req, c, read)
 }
 
 // joinMetadata makes one sorted list of several, with each element once.

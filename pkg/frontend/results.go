@@ -38,12 +38,16 @@ func (r *results) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error) {
 		r.metrics.uncacheable.Inc()
 		return r.next.do(ctx, q)
 	}
-	keys := append([]string{r.key(q, q.step)}, r.finer(q)...)
-	found := r.cache.Fetch(ctx, keys)
-	old := r.read(found[0], q.step)
+	id := r.identity(q)
+	key := id.key(q.step)
+	var old []extent
+	if b, ok := cache.FetchOne(ctx, r.cache, key); ok {
+		old = r.read(b, q.step)
+	}
 	use, gaps := cover(old, q.start, q.end, q.step)
-	if len(gaps) > 0 {
-		use, gaps = r.thin(q, found[1:], use, gaps)
+	if len(use) == 0 {
+		// Nobody has asked for this at this step, so it may have been at another.
+		use, gaps = r.thin(ctx, q, id, gaps)
 	}
 	r.count(q, gaps)
 	parts := make([]*rangeAnswer, 0, len(use)+len(gaps))
@@ -81,7 +85,7 @@ func (r *results) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error) {
 		fresh = append(fresh, e)
 	}
 	if len(fresh) > 0 {
-		r.store(keys[0], addExtents(old, fresh, q.step))
+		r.store(key, addExtents(old, fresh, q.step))
 	}
 	return joined(parts), nil
 }
@@ -128,33 +132,31 @@ func readsAhead(expr parser.Expr, limit int64) (ahead int64, ok bool) {
 	return ahead, ok
 }
 
-// key names the entry of a query at a step: it holds everything that an answer depends on, and which part of time it is
-// about.
-func (r *results) key(q *rangeQuery, step int64) string {
+// identity is everything but the step that an answer depends on, and which part of time it is about.
+type identity struct {
+	start int64 // of the query, in ms
+	text  string
+}
+
+func (r *results) identity(q *rangeQuery) identity {
 	var b strings.Builder
 	interval := r.interval(q.end - q.start)
 	part := int64(0)
 	if interval > 0 {
 		part = floor(q.start, interval)
 	}
-	fmt.Fprintf(&b, "%q %q %q %q %d %d %d %d", q.org, q.tenant, q.path, q.expr.String(), step, q.start-floor(q.start, step), interval, part)
+	fmt.Fprintf(&b, "%q %q %q %q %d %d", q.org, q.tenant, q.path, q.expr.String(), interval, part)
 	q.writeKey(&b)
-	return hashedKey("fe:range:", b.String())
+	return identity{q.start, b.String()}
+}
+
+// key names the entry of a query at a step in ms, and at the phase in which its steps are.
+func (id identity) key(step int64) string {
+	return hashedKey("fe:range:", fmt.Sprintf("%d %d %s", step, id.start-floor(id.start, step), id.text))
 }
 
 // commonSteps are the steps in ms that dashboards have.
 var commonSteps = []int64{1_000, 5_000, 10_000, 15_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 10_800_000, 21_600_000, 43_200_000}
-
-// finer lists the keys of the same query at shorter steps whose answers have all of its steps.
-func (r *results) finer(q *rangeQuery) (keys []string) {
-	if q.form.Get("max_source_resolution") == "auto" { // it depends on the step
-		return nil
-	}
-	for _, s := range finerSteps(q) {
-		keys = append(keys, r.key(q, s))
-	}
-	return keys
-}
 
 // finerSteps are the common steps, longest first, that q.step is a multiple of.
 func finerSteps(q *rangeQuery) (steps []int64) {
@@ -166,26 +168,34 @@ func finerSteps(q *rangeQuery) (steps []int64) {
 	return steps
 }
 
-// thin fills gaps from what is kept at shorter steps.
-func (r *results) thin(q *rangeQuery, found [][]byte, use []extent, gaps []span) ([]extent, []span) {
+// thin fills gaps from what is kept at shorter steps, whose answers have all of the query's steps.
+func (r *results) thin(ctx context.Context, q *rangeQuery, id identity, gaps []span) (use []extent, left []span) {
 	steps := finerSteps(q)
+	if len(steps) == 0 || q.form.Get("max_source_resolution") == "auto" { // it depends on the step
+		return nil, gaps
+	}
+	keys := make([]string, len(steps))
+	for i, s := range steps {
+		keys[i] = id.key(s)
+	}
+	found := uncounted(r.cache).Fetch(ctx, keys)
 	for i, b := range found {
 		if len(gaps) == 0 || b == nil {
 			continue
 		}
 		es := r.read(b, steps[i])
-		var left []span
+		var rest []span
 		for _, g := range gaps {
 			j := slices.IndexFunc(es, func(e extent) bool {
 				return e.start <= g.start && e.end >= g.end && !e.annotated() && (g.start-e.start)%steps[i] == 0
 			})
 			if j < 0 {
-				left = append(left, g)
+				rest = append(rest, g)
 				continue
 			}
 			use = append(use, extent{g.start, g.end, es[j].answer.Between(g.start, g.end).Every(g.start, q.step)})
 		}
-		gaps = left
+		gaps = rest
 	}
 	return use, gaps
 }
@@ -209,11 +219,7 @@ func (r *results) read(b []byte, step int64) []extent {
 }
 
 func (r *results) store(key string, es []extent) {
-	b, err := encodeExtents(es)
-	if err != nil {
-		level.Warn(r.logger).Log("msg", "answer not kept", "err", err)
-		return
-	}
+	b := encodeExtents(es)
 	if r.compress {
 		b = snappy.Encode(nil, b)
 	}

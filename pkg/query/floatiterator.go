@@ -66,7 +66,7 @@ func (it *floatIterator) reset(s *series) {
 	it.series = s
 	it.merged.reset(s)
 	it.times, it.values, it.next = nil, nil, 0
-	it.until, it.ended, it.err = earlier(s.reading.mint, 1), false, nil
+	it.until, it.ended, it.err = dedup.Add(s.reading.mint, -1), false, nil
 }
 
 // Next implements chunkenc.Iterator.
@@ -81,7 +81,7 @@ func (it *floatIterator) Next() chunkenc.ValueType {
 // more moves to the first sample of the next stretch that has one.
 func (it *floatIterator) more() chunkenc.ValueType {
 	for !it.ended {
-		from := later(it.until, 1)
+		from := dedup.Add(it.until, 1)
 		it.until = min(it.merged.Ahead(it.until), it.series.reading.maxt)
 		it.times, it.values, it.err = it.merged.Between(from, it.until)
 		if it.err == nil {
@@ -120,7 +120,7 @@ func (it *floatIterator) Seek(t int64) chunkenc.ValueType {
 	}
 	from := max(it.next-1, 0) // the current sample, or the first
 	if n := len(it.times); n == 0 || it.times[n-1] < t {
-		if t > later(it.until, 1) && !it.ended {
+		if t > dedup.Add(it.until, 1) && !it.ended {
 			it.until = t - 1
 			if it.until >= it.series.reading.maxt {
 				it.ended = true

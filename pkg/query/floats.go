@@ -42,7 +42,7 @@ func (f *floats) start(i int) {
 	f.marks = f.marks[:0]
 	f.next, f.from = i, math.MinInt64
 	for k := range i {
-		f.from = max(f.from, later(f.chunk(k).MaxTime, 1))
+		f.from = max(f.from, dedup.Add(f.chunk(k).MaxTime, 1))
 	}
 }
 
@@ -68,7 +68,7 @@ func (f *floats) begin(mint int64, context bool, beyond int64) error {
 	first, _ := slices.BinarySearch(f.held.Times, mint)
 	least := mint
 	if context {
-		least = earlier(mint, beyond)
+		least = dedup.Add(mint, -beyond)
 		if first >= dedup.Context {
 			least = f.held.Times[first-dedup.Context]
 		}
@@ -96,7 +96,7 @@ func (f *floats) begin(mint int64, context bool, beyond int64) error {
 				return err
 			}
 		}
-		least = earlier(mint, beyond)
+		least = dedup.Add(mint, -beyond)
 		if first, _ := slices.BinarySearch(f.held.Times, mint); first >= dedup.Context {
 			least = f.held.Times[first-dedup.Context]
 		}
@@ -125,11 +125,11 @@ func (f *floats) drop(first int) {
 
 // behind is until when chunks have to be decoded for what the context asks for after maxt.
 func (f *floats) behind(maxt, beyond int64) int64 {
-	i, _ := slices.BinarySearch(f.held.Times, later(maxt, 1))
+	i, _ := slices.BinarySearch(f.held.Times, dedup.Add(maxt, 1))
 	if i+dedup.Context <= f.held.Len() {
 		return f.held.Times[i+dedup.Context-1]
 	}
-	return later(maxt, beyond)
+	return dedup.Add(maxt, beyond)
 }
 
 // Ahead implements dedup.Source: the end of a chunk.

@@ -1,8 +1,6 @@
 package query
 
 import (
-	"math"
-
 	"github.com/koios-metrics/koios/pkg/dedup"
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -15,14 +13,14 @@ func (r *reading) bound(req *store.SeriesRequest) {
 		return
 	}
 	r.reach = dedup.Reach(req.MaxResolution)
-	req.MinTime, req.MaxTime = earlier(r.mint, r.reach), later(r.maxt, r.reach)
+	req.MinTime, req.MaxTime = dedup.Add(r.mint, -r.reach), dedup.Add(r.maxt, r.reach)
 }
 
 // around returns the times between which the chunks of a replica are decoded: as far around those asked for as
 // samples matter to one another, but from a chunk on that has enough samples before them to say what lies
 // between those asked for.
 func (r *reading) around(cs []store.Chunk, chunks []int32) (mint, maxt int64) {
-	mint, maxt = earlier(r.mint, r.reach), later(r.maxt, r.reach)
+	mint, maxt = dedup.Add(r.mint, -r.reach), dedup.Add(r.maxt, r.reach)
 	for _, i := range chunks {
 		if c := &cs[i]; c.MaxTime < r.mint && chunkSamples(c) >= 4*dedup.Context {
 			mint = max(mint, c.MinTime)
@@ -39,18 +37,4 @@ func (r *reading) holds(cs []store.Chunk) bool {
 		}
 	}
 	return len(cs) == 0
-}
-
-func earlier(t, d int64) int64 {
-	if t < math.MinInt64+d {
-		return math.MinInt64
-	}
-	return t - d
-}
-
-func later(t, d int64) int64 {
-	if t > math.MaxInt64-d {
-		return math.MaxInt64
-	}
-	return t + d
 }

@@ -80,7 +80,7 @@ func NewGRPC(cfg GRPCConfig, logger log.Logger, reg prometheus.Registerer, probe
 
 	opts := s.options(metrics, reg)
 	if tlsConfig != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConfig)))
+		opts = append(opts, grpc.Creds(&refusals{credentials.NewTLS(tlsConfig), s.logger}))
 	}
 	s.server = grpc.NewServer(append(opts, cfg.Options...)...)
 	for _, r := range register {

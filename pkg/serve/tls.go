@@ -5,12 +5,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"google.golang.org/grpc/credentials"
 )
 
 // TLSConfig is the server side of TLS. The zero value is clear text.
@@ -136,6 +140,32 @@ func sameFiles(a, b [3]os.FileInfo) bool {
 		}
 	}
 	return true
+}
+
+// refusals are credentials that log which clients TLS does not come about with, and why: those at the other end
+// of a network see no more of it than "bad certificate".
+type refusals struct {
+	credentials.TransportCredentials
+	logger log.Logger
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (r *refusals) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	c, info, err := r.TransportCredentials.ServerHandshake(conn)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET):
+		// A port check, by a load balancer or a probe.
+		_ = level.Debug(r.logger).Log("msg", "a client leaves during the TLS handshake", "remote", conn.RemoteAddr(), "err", err)
+	default:
+		_ = level.Warn(r.logger).Log("msg", "a client is refused in the TLS handshake, or refuses", "remote", conn.RemoteAddr(), "err", err)
+	}
+	return c, info, err
+}
+
+// Clone implements credentials.TransportCredentials.
+func (r *refusals) Clone() credentials.TransportCredentials {
+	return &refusals{r.TransportCredentials.Clone(), r.logger}
 }
 
 func tlsVersion(s string) (uint16, error) {

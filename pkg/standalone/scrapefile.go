@@ -120,6 +120,9 @@ func onlyUsedSections(content []byte, logger log.Logger) ([]byte, error) {
 	var used yaml.MapSlice
 	for _, section := range all {
 		name := fmt.Sprint(section.Key)
+		if name == bucketSection {
+			continue // read by BucketOf
+		}
 		if slices.Contains(usedSections, name) || !knownSection(name) {
 			used = append(used, section)
 			continue

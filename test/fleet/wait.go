@@ -4,9 +4,9 @@ import (
 	"context"
 	"io"
 	"net"
-	"sync"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )

@@ -3,29 +3,27 @@ package frontend
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
 	"net/url"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
+	"testing/synctest"
 
 	"github.com/koios-metrics/koios/pkg/frontend"
 )
 
-// form asks for a query over a range in ms.
+// rangeForm asks for a query over a range in ms.
 func rangeForm(query string, start, end, step int64) url.Values {
 	return url.Values{"query": {query}, "start": {seconds(start)}, "end": {seconds(end)}, "step": {seconds(step)}}
 }
 
-// same fails unless the frontend answers as the querier does, with something.
-func (w *world) same(t *testing.T, what string, form url.Values) {
+// sameRange fails unless a frontend answers as the querier does, with something.
+func (w *world) sameRange(t *testing.T, f *front, what string, form url.Values) {
 	t.Helper()
-	want, got := alike(ask(t, t.Context(), w.querier.URL, form, http.Header{})), alike(ask(t, t.Context(), w.frontend.URL, form, http.Header{}))
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("%s: querier against frontend: %s", what, d)
+	q := request{path: "/api/v1/query_range", form: form}
+	want, got := ask(t.Context(), t, w.querier, q), ask(t.Context(), t, f, q)
+	if !want.same(got) {
+		t.Errorf("%s: querier against frontend: %s", what, want.difference(got))
 	}
-	if len(want.Body.Data.Result) == 0 {
+	if want.empty() {
 		t.Errorf("%s: the querier has nothing: this shows nothing", what)
 	}
 }
@@ -35,42 +33,41 @@ func (w *world) same(t *testing.T, what string, form url.Values) {
 // between querier and frontend drops the header that forbids keeping.
 func TestThreadGapsAreNotKept(t *testing.T) {
 	for _, headers := range []string{"kept", "dropped"} {
-		w := newWorld(t, 5075)
-		w.now.Store(begin + length)
-		if headers == "dropped" {
-			to, err := url.Parse(w.querier.URL)
-			if err != nil {
-				t.Fatal(err)
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, 5075, false)
+			w.now.Store(begin + length)
+			f := w.newFront(t, standard(newMoody(5075)))
+			if headers == "dropped" {
+				f.down.handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					rec := serve(w.querier, r)
+					rec.sent.Del("Cache-Control")
+					for name, vs := range rec.sent {
+						rw.Header()[name] = vs
+					}
+					rw.WriteHeader(rec.code)
+					_, _ = rw.Write(rec.body.Bytes())
+				})
 			}
-			proxy := httputil.NewSingleHostReverseProxy(to)
-			proxy.ModifyResponse = func(r *http.Response) error {
-				r.Header.Del("Cache-Control")
-				return nil
-			}
-			between := httptest.NewServer(proxy)
-			t.Cleanup(between.Close)
-			w.frontend.Close()
-			direct := w.querier
-			w.querier = between
-			w.setFrontend(t, standard(w.cache))
-			w.querier = direct
-		}
-		form := rangeForm(`sum by (cluster) (requests_total)`, begin+600_000, begin+5*3600_000, 60_000)
-		for round := range 3 {
-			for i, c := range w.clusters {
-				c.leave(true)
-				form.Set("end", seconds(begin+int64(3+round)*3600_000))
-				got := ask(t, t.Context(), w.frontend.URL, form, http.Header{})
-				if i%2 == 1 && len(missing(alike(got))) == 0 && round == 0 && i == 1 {
-					t.Error("a cluster is away and nobody says so")
+			form := rangeForm(`sum by (cluster) (requests_total)`, begin+600_000, begin+5*3600_000, 60_000)
+			for round := range 3 {
+				for i, c := range w.clusters {
+					c.leave(gone)
+					form.Set("end", seconds(begin+int64(3+round)*3600_000))
+					got := ask(t.Context(), t, f, request{path: "/api/v1/query_range", form: form})
+					if err := got.decode(); err != nil {
+						t.Fatal(err)
+					}
+					if len(got.missing()) == 0 && round == 0 && i == 1 {
+						t.Error("a cluster is away and nobody says so")
+					}
+					if i%2 == 1 { // both replicas of the cluster have been away
+						w.clusters[i-1].leave(there)
+						c.leave(there)
+					}
 				}
-				if i%2 == 1 { // both replicas of the cluster have been away
-					w.clusters[i-1].leave(false)
-					c.leave(false)
-				}
+				w.sameRange(t, f, "headers "+headers+", once all are back", form)
 			}
-			w.same(t, "headers "+headers+", once all are back", form)
-		}
+		})
 	}
 }
 
@@ -78,18 +75,19 @@ func TestThreadGapsAreNotKept(t *testing.T) {
 // take each other's answers (github.com/thanos-io/thanos issue 7831: the keys of a range of 8 h at 5 min in 12 parts
 // of 40 min were made with 2 h).
 func TestThreadDynamicSplit(t *testing.T) {
-	w := newWorld(t, 7831)
+	w := newWorld(t, 7831, false)
 	w.now.Store(begin + length)
-	cfg := standard(w.cache)
-	cfg.Split = frontend.SplitConfig{Min: 30 * 60_000, Max: 24 * 3600_000, Shards: 12, Parallel: 4}
-	w.setFrontend(t, cfg)
+	c := newMoody(7831)
+	cfg := standard(c)
+	cfg.Range.Split = frontend.SplitConfig{Min: 30 * 60_000, Max: 24 * 3600_000, Shards: 12, Parallel: 4}
+	f := w.newFront(t, cfg)
 	for _, hours := range []int64{1, 2, 5, 3, 5, 4, 1, 2} {
 		for _, from := range []int64{0, 20, 40, 60} {
 			start := begin + from*60_000
-			w.same(t, fmt.Sprintf("%d h from minute %d", hours, from), rangeForm(`sum by (job) (rate(requests_total[5m]))`, start, min(start+hours*3600_000, begin+length-3600_000), 300_000))
+			w.sameRange(t, f, fmt.Sprintf("%d h from minute %d", hours, from), rangeForm(`sum by (job) (rate(requests_total[5m]))`, start, min(start+hours*3600_000, begin+length-3600_000), 300_000))
 		}
 	}
-	if w.cache.hits == 0 {
+	if c.found() == 0 {
 		t.Error("the cache was of no use: this shows nothing")
 	}
 }
@@ -98,24 +96,27 @@ func TestThreadDynamicSplit(t *testing.T) {
 // time (github.com/thanos-io/thanos issue 8276: four hours began late, and the first of them alone, all from
 // the cache, was empty).
 func TestThreadEmptyFromTheCache(t *testing.T) {
-	w := newWorld(t, 8276)
+	w := newWorld(t, 8276, false)
 	w.now.Store(begin + 3*3600_000)
-	second := &moody{entries: map[string][]byte{}, rnd: w.cache.rnd}
-	cfg := standard(w.cache)
-	cfg.Compress = true
 	const query = `sum by (instance) (max_over_time(temperature[5m]))`
+	caches := []*moody{newMoody(1), newMoody(2)}
+	var fronts []*front
+	for _, c := range caches {
+		cfg := standard(c)
+		cfg.Range.Compress = true
+		fronts = append(fronts, w.newFront(t, cfg))
+	}
 	for range 12 {
 		w.now.Add(13 * 60_000)
-		for i, c := range []*moody{w.cache, second} {
-			cfg.Cache = c
-			w.setFrontend(t, cfg)
+		for i, f := range fronts {
 			end := w.now.Load() / 60_000 * 60_000
-			w.same(t, fmt.Sprintf("frontend %d: two hours", i), rangeForm(query, end-2*3600_000, end, 60_000))
-			w.same(t, fmt.Sprintf("frontend %d: the first of them", i), rangeForm(query, end-2*3600_000, end-3600_000, 60_000))
-			w.frontend.Close()
+			w.sameRange(t, f, fmt.Sprintf("frontend %d: two hours", i), rangeForm(query, end-2*3600_000, end, 60_000))
+			w.sameRange(t, f, fmt.Sprintf("frontend %d: the first of them", i), rangeForm(query, end-2*3600_000, end-3600_000, 60_000))
 		}
 	}
-	if w.cache.hits == 0 || second.hits == 0 {
-		t.Error("the cache was of no use: this shows nothing")
+	for _, c := range caches {
+		if c.found() == 0 {
+			t.Error("the cache was of no use: this shows nothing")
+		}
 	}
 }

@@ -264,3 +264,52 @@ func TestDamage(t *testing.T) {
 		t.Errorf("kept: %v", err)
 	}
 }
+
+// Shows that a file which can't be read any more after it was verified is told from one that has no such value, and is
+// fetched again at the next opening. (Killed: a mutant of Values that ends in silence.)
+func TestUnreadable(t *testing.T) {
+	bkt, m, _ := newBucket(t, 5000)
+	path := filepath.Join(t.TempDir(), Filename)
+	p := NewPool(bkt, Config{}, log.NewNopLogger(), nil)
+	r, err := p.Reader(t.Context(), m, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := func() (done func()) {
+		t.Helper()
+		r.Hold()
+		if err := r.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return r.Release
+	}
+	count := func() (n int) {
+		r.Values("i", func(string, Range) bool { n++; return true })
+		return n
+	}
+	for name, look := range map[string]func() bool{
+		"values":   func() bool { return count() == 5000 },
+		"postings": func() bool { _, ok := r.Postings("i", "7"); return ok },
+	} {
+		done := hold()
+		if !look() || r.Err() != nil {
+			t.Fatalf("%s: not found, %v", name, r.Err())
+		}
+		if _, ok := r.Postings("i", "nobody's"); ok || r.Err() != nil {
+			t.Errorf("%s: what is not there: %v, %v", name, ok, r.Err())
+		}
+		if err := os.Truncate(path, 100); err != nil {
+			t.Fatal(err)
+		}
+		if look() || !errors.Is(r.Err(), ErrCorrupt) {
+			t.Errorf("%s: found in a file cut short, %v", name, r.Err())
+		}
+		done()
+		bkt.reads = 0
+		done = hold()
+		if !look() || r.Err() != nil || bkt.reads == 0 {
+			t.Errorf("%s: not fetched again: %d reads, %v", name, bkt.reads, r.Err())
+		}
+		done()
+	}
+}

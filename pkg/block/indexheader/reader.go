@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -40,6 +41,8 @@ type Reader struct {
 	// there.
 	c    *content
 	file readerAtCloser
+
+	unreadable atomic.Bool // see Err
 }
 
 type readerAtCloser interface {
@@ -59,7 +62,7 @@ func (r *Reader) Release() {
 	r.mu.Lock()
 	r.holds--
 	last := r.holds == 0
-	if last && (r.c == nil || r.pool.files.Load() > filesKept) {
+	if last && (r.c == nil || r.unreadable.Load() || r.pool.files.Load() > filesKept) {
 		r.closeFileLocked()
 	}
 	r.lastUsed = time.Now()
@@ -118,6 +121,9 @@ func (r *Reader) openFileLocked() error {
 	if r.file != nil {
 		return nil
 	}
+	if r.unreadable.Load() {
+		return errUnreadable
+	}
 	f, err := os.Open(r.path)
 	if err != nil {
 		return err
@@ -163,6 +169,7 @@ func (r *Reader) load(ctx context.Context) error {
 	r.mu.Lock()
 	r.c = c
 	r.setFileLocked(f)
+	r.unreadable.Store(false)
 	r.mu.Unlock()
 	r.pool.opened(r, c.bytes)
 	return nil
@@ -217,6 +224,19 @@ func (r *Reader) Close() error {
 		if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// errUnreadable says that the file was well when it was verified and is not any more.
+var errUnreadable = corruptf("the index header on disk can't be read any more")
+
+// Err tells whether Postings or Values met something in the file that can't be read, though all of it was verified when
+// it was opened: what they answered may lack something then. The file is verified again, and fetched if need be, once
+// nobody holds the Reader and somebody opens it.
+func (r *Reader) Err() error {
+	if r.unreadable.Load() {
+		return errUnreadable
 	}
 	return nil
 }
@@ -278,7 +298,8 @@ func (c *content) symbolScanner(f io.ReaderAt, ref uint32) scanner {
 // AllPostings returns where the list of all series is.
 func (r *Reader) AllPostings() (Range, bool) { return r.Postings("", "") }
 
-// Postings returns where the list of the series with a label is; false if there is none, or the file can't be read.
+// Postings returns where the list of the series with a label is; false if there is none, or the file can't be read (see
+// Err).
 func (r *Reader) Postings(name, value string) (Range, bool) {
 	if r.c.ranges != nil {
 		rg, ok := r.c.ranges[name][value]
@@ -297,6 +318,7 @@ func (r *Reader) Postings(name, value string) (Range, bool) {
 		behind := ok && asString(v) > value
 		s.close()
 		if !ok {
+			r.unreadable.Store(true)
 			return Range{}, false
 		}
 		if behind {
@@ -317,6 +339,9 @@ func (r *Reader) Postings(name, value string) (Range, bool) {
 	for {
 		n, v, off, ok := s.entry()
 		if !ok || asString(n) != name || asString(v) > value {
+			if s.err != nil {
+				r.unreadable.Store(true)
+			}
 			return Range{}, false
 		}
 		if asString(v) == value {
@@ -328,8 +353,8 @@ func (r *Reader) Postings(name, value string) (Range, bool) {
 // How many bytes are read for one entry, at first.
 const probeBytes = 256
 
-// Values calls f with every value of a label, in order, and where its list is, until f returns false. The value is
-// valid until f returns.
+// Values calls f with every value of a label, in order, and where its list is, until f returns false or the file can't be
+// read (see Err). The value is valid until f returns.
 func (r *Reader) Values(name string, f func(value string, rg Range) bool) {
 	if m := r.c.ranges[name]; m != nil {
 		vs := make([]string, 0, len(m))
@@ -357,6 +382,7 @@ func (r *Reader) Values(name string, f func(value string, rg Range) bool) {
 	var value []byte
 	for range t.count {
 		if !ok {
+			r.unreadable.Store(true)
 			return
 		}
 		value = append(value[:0], v...)

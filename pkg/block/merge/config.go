@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"errors"
 	"math"
 	"runtime"
 
@@ -55,9 +56,17 @@ type Config struct {
 	// Skip, if set, is asked about each chunk or series of an input that is corrupt; true leaves it out. It may be
 	// called from several goroutines.
 	Skip func(input int, c *stream.CorruptError) bool
+	// RefuseDisorder ends the merge at an input whose chunks are out of order, with an *InputError that wraps
+	// ErrDisorder. Without it they are put in order.
+	RefuseDisorder bool
+	// Unsorted reads blocks whose label names are not sorted; see stream.Config.
+	Unsorted bool
 	// Writer bounds the writer.
 	Writer stream.WriterConfig
 }
+
+// ErrDisorder says that an input has chunks out of order. See Config.RefuseDisorder.
+var ErrDisorder = errors.New("its chunks are out of order")
 
 const batchBytesDefault = 4 << 20
 

@@ -52,7 +52,7 @@ type part struct {
 func openInputs(cfg *Config) (*inputs, error) {
 	in := &inputs{cfg: cfg}
 	open := func(i int, input Input, neighbour bool) error {
-		rc := stream.Config{WindowBytes: cfg.WindowBytes}
+		rc := stream.Config{WindowBytes: cfg.WindowBytes, Unsorted: cfg.Unsorted}
 		if cfg.Skip != nil && !neighbour {
 			rc.Skip = func(c *stream.CorruptError) bool { return cfg.Skip(i, c) }
 		}

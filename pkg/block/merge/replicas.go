@@ -32,7 +32,7 @@ func (l *lane) reset(w *worker, replica string) {
 // Around implements dedup.Source.
 func (l *lane) Around(mint, maxt int64, context bool, beyond int64) (dedup.Window[float64], error) {
 	if context {
-		mint, maxt = before(mint, beyond), after(maxt, beyond)
+		mint, maxt = dedup.Add(mint, -beyond), dedup.Add(maxt, beyond)
 	}
 	if mint < l.mint || maxt > l.maxt {
 		if err := l.decode(mint, maxt); err != nil {
@@ -71,21 +71,6 @@ func (l *lane) decode(mint, maxt int64) error {
 	l.all.Times, l.all.Values = l.all.Times[:n], l.all.Values[:n]
 	l.read += n
 	return nil
-}
-
-// before and after add times, no further than the ends of time.
-func before(t, d int64) int64 {
-	if t < math.MinInt64+d {
-		return math.MinInt64
-	}
-	return t - d
-}
-
-func after(t, d int64) int64 {
-	if t > math.MaxInt64-d {
-		return math.MaxInt64
-	}
-	return t + d
 }
 
 // lanes keeps lanes for reuse.

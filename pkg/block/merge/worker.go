@@ -57,8 +57,10 @@ func (w *worker) reset() {
 
 // merge makes the chunks of one series.
 func (w *worker) merge(j *job) error {
-	replicas := w.gather(j)
-	var err error
+	replicas, err := w.gather(j)
+	if err != nil {
+		return err
+	}
 	if replicas > 1 && w.cfg.Dedup == Penalty && !w.apart() {
 		err = w.replicas()
 	} else {
@@ -72,7 +74,7 @@ func (w *worker) merge(j *job) error {
 }
 
 // gather fills entries in order of time, without chunks that are there twice, and returns the number of replicas.
-func (w *worker) gather(j *job) (replicas int) {
+func (w *worker) gather(j *job) (replicas int, err error) {
 	w.entries = w.entries[:0]
 	several := false
 	for i := range j.parts[:j.n] {
@@ -81,6 +83,9 @@ func (w *worker) gather(j *job) (replicas int) {
 		for k := range p.series.Chunks {
 			c := &p.series.Chunks[k]
 			if k > 0 && c.MinTime <= p.series.Chunks[k-1].MaxTime {
+				if w.cfg.RefuseDisorder && !s.neighbour {
+					return 0, &InputError{s.Meta.ULID, ErrDisorder}
+				}
 				w.disorder++
 			}
 			w.entries = append(w.entries, entry{Chunk: *c, source: s.index, replica: s.Replica, neighbour: s.neighbour, deleted: p.deleted})
@@ -100,9 +105,9 @@ func (w *worker) gather(j *job) (replicas int) {
 		return same
 	})
 	if !several {
-		return 1
+		return 1, nil
 	}
-	return 2
+	return 2, nil
 }
 
 func byTime(a, b entry) int {

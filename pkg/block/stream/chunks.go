@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
+	"github.com/koios-metrics/koios/pkg/aggr"
 	"github.com/koios-metrics/koios/pkg/block"
 )
 
@@ -79,8 +80,12 @@ func (r *Reader) readChunk(s *Series, ref uint64) (chunkenc.Encoding, error) {
 	if crc32.Checksum(b[:1+l], castagnoli) != binary.BigEndian.Uint32(b[1+l:]) {
 		return 0, w.corrupt("chunk", off, FaultChecksum, "")
 	}
+	enc := chunkenc.Encoding(b[0])
+	if !chunkenc.IsValidEncoding(enc) && enc != aggr.Encoding {
+		return 0, w.corrupt("chunk", off, FaultFormat, fmt.Sprintf("unknown encoding %d", enc))
+	}
 	s.data = append(slices.Grow(s.data, int(l)), b[1:1+l]...)
-	return chunkenc.Encoding(b[0]), nil
+	return enc, nil
 }
 
 func (r *Reader) openSegment(segment int) error {

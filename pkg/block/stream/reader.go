@@ -64,6 +64,10 @@ type Config struct {
 	WindowBytes int
 	// NoChunks leaves Data of chunks nil and never opens chunk files.
 	NoChunks bool
+	// Unsorted accepts series whose label names are not sorted, which no writer should write and some did. Names are
+	// sorted, and so are the series then; if their order changes, the Reader holds the labels of all of them for a while.
+	// It is for reading from the first series to the last, not for Seek.
+	Unsorted bool
 	// Skip, if set, is told of each chunk or series that is corrupt; where it returns true the Reader leaves that out
 	// and goes on. What can't be passed over (the table of contents, the symbols, a series without a usable length) is not
 	// asked about.
@@ -82,6 +86,8 @@ type Reader struct {
 	pos, end int64 // in the section of series
 	last     []uint32
 	table    *lookup
+	arranged bool
+	order    []uint64 // with Unsorted, the references of series that are still to be read; nil is as they lie
 }
 
 // OpenReader opens a block and checks the ends of its index. Files are closed by Close, Files itself is the caller's.
@@ -179,7 +185,19 @@ func (r *Reader) Close() error {
 // Read reads the next series into s; io.EOF after the last. After a *CorruptError other series may follow only if
 // Config.Skip took it.
 func (r *Reader) Read(s *Series) error {
+	if r.cfg.Unsorted && !r.arranged {
+		if err := r.arrange(); err != nil {
+			return err
+		}
+	}
 	for {
+		if r.order != nil {
+			if len(r.order) == 0 {
+				return io.EOF
+			}
+			r.pos = int64(r.order[0]) * seriesAlign
+			r.order = r.order[1:]
+		}
 		ok, err := r.readEntry(s)
 		if err != nil {
 			return err
@@ -262,15 +280,19 @@ func (r *Reader) decodeEntry(s *Series, at int64, b []byte) *CorruptError {
 		return r.index.corrupt("series", at, FaultFormat, fmt.Sprintf("%d labels in %d bytes", n, len(b)))
 	}
 	s.Labels = s.Labels[:0]
+	sorted := true
 	for range n {
 		name, value := d.ordinal(), d.ordinal()
 		if d.bad || name >= r.nsymbols || value >= r.nsymbols {
 			return r.index.corrupt("series", at, FaultFormat, "a label is not in the table of symbols")
 		}
 		if k := len(s.Labels); k > 0 && s.Labels[k-2] >= name {
-			return r.index.corrupt("series", at, FaultOrder, "its label names are not sorted")
+			sorted = false
 		}
 		s.Labels = append(s.Labels, name, value)
+	}
+	if !sorted && (!r.cfg.Unsorted || !sortNames(s.Labels)) {
+		return r.index.corrupt("series", at, FaultOrder, "its label names are not sorted")
 	}
 	count := d.uvarint()
 	if count > uint64(len(b)/3) {

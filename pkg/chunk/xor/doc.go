@@ -12,7 +12,7 @@
 //	}
 //	use(s.Times, s.Values)
 //
-// Iterator walks over such arrays where a chunkenc.Iterator is wanted, and Pool keeps arrays for reuse.
+// Iterator walks over such arrays where a chunkenc.Iterator is wanted.
 //
 // # The format
 //

@@ -3,7 +3,6 @@ package xor
 import (
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
@@ -123,29 +122,4 @@ func TestBetween(t *testing.T) {
 			}
 		}
 	}
-}
-
-// A pool hands out empty Samples, to many at once, and doesn't keep arrays past its bound.
-//
-// Kills: Put without Reset.
-func TestPool(t *testing.T) {
-	var p Pool
-	data := encode(t, shapes[0].generate(rand.New(rand.NewPCG(13, 14)), 120))
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range 200 {
-				s := p.Get()
-				if s.Len() != 0 || cap(s.Times) > samplesPooledMax {
-					t.Errorf("got %d samples in room for %d", s.Len(), cap(s.Times))
-				}
-				if err := Decode(s, data); err != nil || s.Len() != 120 {
-					t.Errorf("%d samples, %v", s.Len(), err)
-				}
-				p.Put(s)
-				p.Put(&Samples{Times: make([]int64, 0, samplesPooledMax+1)})
-			}
-		})
-	}
-	wg.Wait()
 }

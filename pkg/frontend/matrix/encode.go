@@ -3,15 +3,20 @@ package matrix
 import (
 	"encoding/json"
 	"io"
+	"sync"
 )
 
-// bufferBytes is how much text is gathered before it is written.
-const bufferBytes = 32 << 10
+// bufferBytes is how much text is gathered before it is written: few calls of the kernel, and within its nearer caches.
+const bufferBytes = 128 << 10
 
-// Encode writes the answer as a querier does. The errors are those of the writer.
+var buffers = sync.Pool{New: func() any { return new([bufferBytes]byte) }}
+
+// Encode writes the answer as a querier does. The errors are those of the writer, which must not keep what it is given.
 func (a *Answer) Encode(w io.Writer) error {
-	e := encoder{w: w, buf: make([]byte, 0, bufferBytes)}
-	e.text(`{"status":"success","data":{"resultType":"matrix","result":[`)
+	buffer := buffers.Get().(*[bufferBytes]byte)
+	defer buffers.Put(buffer)
+	e := encoder{w: w, buf: buffer[:0]}
+	e.text(usualHead)
 	for i := range a.Series {
 		if i > 0 {
 			e.text(",")
@@ -33,6 +38,37 @@ func (a *Answer) Encode(w io.Writer) error {
 	e.text("}")
 	e.flush()
 	return e.err
+}
+
+// EncodedBytes is the length of what Encode writes.
+func (a *Answer) EncodedBytes() int64 {
+	// What stands around the series is little: it is written and counted.
+	beside := *a
+	beside.Series = nil
+	var n counter
+	_ = beside.Encode(&n)
+	for i := range a.Series {
+		s := &a.Series[i]
+		n += counter(len(`{"metric":}`) + len(s.Metric))
+		if i > 0 {
+			n++
+		}
+		if len(s.Floats) > 0 {
+			n += counter(len(`,"values":[]`) + pointsLen(s.Floats))
+		}
+		if len(s.Histograms) > 0 {
+			n += counter(len(`,"histograms":[]`) + pointsLen(s.Histograms))
+		}
+	}
+	return int64(n)
+}
+
+// counter counts what is written.
+type counter int64
+
+func (c *counter) Write(b []byte) (int, error) {
+	*c += counter(len(b))
+	return len(b), nil
 }
 
 type encoder struct {

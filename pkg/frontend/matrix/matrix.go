@@ -85,17 +85,21 @@ func Decode(b []byte) (*Answer, error) {
 	case !matrix:
 		return nil, fmt.Errorf("%w: there is no matrix in it", ErrSyntax)
 	}
-	// Queriers sort; whoever does not is put right.
+	return a, a.settle()
+}
+
+// settle sorts the series of an answer that was read: queriers do, and whoever does not is put right.
+func (a *Answer) settle() error {
 	byLabels := func(x, y Series) int { return labels.Compare(x.Labels, y.Labels) }
 	if !slices.IsSortedFunc(a.Series, byLabels) {
 		slices.SortStableFunc(a.Series, byLabels)
 	}
 	for i := 1; i < len(a.Series); i++ {
 		if labels.Equal(a.Series[i-1].Labels, a.Series[i].Labels) {
-			return nil, fmt.Errorf("%w: series %s comes twice", ErrSyntax, a.Series[i].Labels)
+			return fmt.Errorf("%w: series %s comes twice", ErrSyntax, a.Series[i].Labels)
 		}
 	}
-	return a, nil
+	return nil
 }
 
 // into decodes a value of no great size.

@@ -317,10 +317,3 @@ func BenchmarkMatrix(b *testing.B) {
 		report(b)
 	})
 }
-
-type counter int
-
-func (c *counter) Write(b []byte) (int, error) {
-	*c += counter(len(b))
-	return len(b), nil
-}

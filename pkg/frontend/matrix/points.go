@@ -22,6 +22,9 @@ func (s *scanner) readPoints(histograms bool) (Points, error) {
 	}
 	start, last := s.at, int64(math.MinInt64)
 	for {
+		if !histograms {
+			last = s.usual(last)
+		}
 		if s.at >= len(s.b) || s.b[s.at] != '[' {
 			return nil, s.fail("a point")
 		}
@@ -65,6 +68,44 @@ func (s *scanner) readPoints(histograms bool) (Points, error) {
 		default:
 			return nil, s.fail("a comma or the end of the points")
 		}
+	}
+}
+
+// inValue are the bytes that values of floats are made of.
+var inValue = func() (is [256]bool) {
+	for _, c := range []byte("0123456789.-+ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		is[c] = true
+	}
+	return is
+}()
+
+// usual goes over floats as they mostly are, at whole seconds after 1970 and one after the other, and returns the time
+// in ms of the last; it stops before the last point, and before any other kind.
+func (s *scanner) usual(last int64) int64 {
+	b, at := s.b, s.at
+	for {
+		i := at
+		if i >= len(b) || b[i] != '[' {
+			return last
+		}
+		i++
+		t, first := int64(0), i
+		for ; i < len(b) && b[i]-'0' <= 9; i++ {
+			t = t*10 + int64(b[i]-'0')
+		}
+		t *= 1000
+		if i-first > 12 || i-first < 2 || b[first] == '0' || t <= last || i+1 >= len(b) || b[i] != ',' || b[i+1] != '"' {
+			return last
+		}
+		i += 2
+		for i < len(b) && inValue[b[i]] {
+			i++
+		}
+		if i-at > 400 || i+3 >= len(b) || b[i] != '"' || b[i+1] != ']' || b[i+2] != ',' || b[i+3] != '[' {
+			return last
+		}
+		last, at = t, i+3
+		s.at = at
 	}
 }
 
@@ -187,6 +228,19 @@ func (p Points) Between(start, end int64) Points {
 	if p.First() >= start && p.Last() <= end {
 		return p
 	}
+	if p[len(p)-2] == '"' {
+		from, to := p.search(start), len(p)
+		if end < math.MaxInt64 {
+			to = p.search(end + 1)
+		}
+		if from >= to {
+			return nil
+		}
+		if to < len(p) {
+			to-- // the comma
+		}
+		return p[from:to]
+	}
 	from, to := -1, 0
 	for at := 0; at < len(p); {
 		t, n := timeAt(p, at), p.length(at)
@@ -205,6 +259,33 @@ func (p Points) Between(start, end int64) Points {
 		return nil
 	}
 	return p[from:to]
+}
+
+// searchBytes is the length of text that is gone over point by point.
+const searchBytes = 256
+
+// search returns where the first point not before a time in ms begins among floats, and their length if there is none.
+func (p Points) search(t int64) int {
+	// Points that begin before lo are before t, and the one at hi, if there is one, is not.
+	lo, hi := 0, len(p)
+	for hi-lo > searchBytes {
+		// The brackets of floats are those around points.
+		middle := lo + (hi-lo)/2
+		at := bytes.IndexByte(p[middle:hi], '[')
+		if at < 0 {
+			break
+		}
+		at += middle
+		if timeAt(p, at) < t {
+			lo = at
+		} else {
+			hi = at
+		}
+	}
+	for lo < hi && timeAt(p, lo) < t {
+		lo += p.length(lo) + 1
+	}
+	return min(lo, len(p))
 }
 
 // Every appends to pieces the points whose time is start plus a multiple of step, both in ms.

@@ -14,18 +14,35 @@ import (
 // SetAside is a block of the bucket that is not served though no filter took it out, or of which a part can't be.
 type SetAside struct {
 	ID ulid.ULID
-	// Meta is nil if the metadata could not be read.
+	// Meta is nil if the metadata could not be read as far as its labels and times.
 	Meta  *block.Meta
 	Cause error
 }
 
-// setAside lists the blocks that a look at the bucket could not make use of, sorted by id.
-func setAside(v block.View, notLoaded map[ulid.ULID]error) (out []SetAside) {
+// notServed lists the blocks that a look at the bucket could not make use of, sorted by id.
+func (s *Store) notServed(ctx context.Context, v block.View, notLoaded map[ulid.ULID]error) (out []SetAside) {
+	known := s.blocks.Load().aside
 	for id, err := range notLoaded {
 		out = append(out, SetAside{id, v.Metas[id], err})
+		if isDamage(s.bkt, err) && !slices.ContainsFunc(known, func(a SetAside) bool { return a.ID == id }) {
+			s.metrics.damaged.WithLabelValues(string(damagedHeader)).Inc()
+		}
+	}
+	// Of metadata that can't be used the labels and times may be known, so whether the block would be served.
+	unusable := map[ulid.ULID]*block.Meta{}
+	for id, err := range v.Partial {
+		if m := block.MetaOf(err); m != nil && m.ULID == id {
+			unusable[id] = m
+		}
+	}
+	others := map[ulid.ULID]bool{}
+	for _, f := range []block.Filter{block.TimePartition(s.cfg.MinTime, s.cfg.MaxTime), block.LabelShard(s.cfg.Selector)} {
+		_ = f.Filter(ctx, unusable, func(id ulid.ULID, _ block.State) { others[id] = true }) // these never fail
 	}
 	for id, err := range v.Partial {
-		out = append(out, SetAside{id, nil, err})
+		if !others[id] {
+			out = append(out, SetAside{id, unusable[id], err})
+		}
 	}
 	for id, err := range v.Failed {
 		if v.Metas[id] == nil {

@@ -59,11 +59,12 @@ func (s *Store) begin(ctx context.Context, cs []*cursor, matchers func(i int) []
 		}
 		c.recall(matchers(i))
 	})
-	oneByOne, err := s.prepare(ctx, cs, matchers, mem, deadline)
+	oneByOne, err := s.prepare(ctx, cs, matchers, sorts, mem, deadline)
 	if err != nil {
 		return nil, err
 	}
-	// Where the plan tells how many series there are, what is too many to be sorted is refused before any list is read.
+	// Where the plan tells how many series there are, at least, what is too many to be sorted is refused before any list
+	// is read.
 	planned := int64(0)
 	for i, c := range cs {
 		if n := c.looking.series(); n > 0 && !c.ended && sorts(i) {
@@ -126,7 +127,7 @@ const sortSlack = 8
 
 // prepare plans, with other requests in line, and takes the memory that the plans need. Where that is too much for all
 // blocks together they are to be done one by one.
-func (s *Store) prepare(ctx context.Context, cs []*cursor, matchers func(i int) []*labels.Matcher, mem *share, deadline time.Time) (oneByOne bool, err error) {
+func (s *Store) prepare(ctx context.Context, cs []*cursor, matchers func(i int) []*labels.Matcher, sorts func(i int) bool, mem *share, deadline time.Time) (oneByOne bool, err error) {
 	waiting, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	select {
@@ -143,7 +144,11 @@ func (s *Store) prepare(ctx context.Context, cs []*cursor, matchers func(i int) 
 		if c.ended || c.err != nil {
 			continue
 		}
-		c.prepare(matchers(i))
+		enough := int64(0)
+		if mem.max > 0 && sorts(i) {
+			enough = mem.max/c.block.seriesBytes(c.req) + 1
+		}
+		c.prepare(matchers(i), enough)
 		last, pass := c.looking.memory()
 		lasting, all, most = lasting+last+c.planned.reserved+c.mem.reserved, all+pass, max(most, pass)
 	}

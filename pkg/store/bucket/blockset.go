@@ -20,7 +20,8 @@ type blockSet struct {
 	groups []*blockGroup // sorted by labels
 	desc   store.Description
 	aside  []SetAside
-	known  bool // the bucket has been looked at; false before that, and after Close
+	holes  []hole // those of aside that may be missing from an answer
+	known  bool   // the bucket has been looked at; false before that, and after Close
 }
 
 // blockGroup is the blocks of equal external labels.

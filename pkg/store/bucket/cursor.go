@@ -123,14 +123,14 @@ func (c *cursor) recall(ms []*labels.Matcher) {
 }
 
 // prepare looks into the index header for what it takes to find the series that match; ms are the matchers on stored
-// labels.
-func (c *cursor) prepare(ms []*labels.Matcher) {
+// labels. See plan for enough.
+func (c *cursor) prepare(ms []*labels.Matcher, enough int64) {
 	if c.recalled {
 		return
 	}
 	var err error
-	if c.looking, err = c.block.lookup(c.ctx, ms, c.planned, c.share); err != nil {
-		c.fail(damagedPostings, fmt.Errorf("expanded matching posting: %w", err))
+	if c.looking, err = c.block.lookup(c.ctx, ms, enough, c.planned, c.share); err != nil {
+		c.fail(damagedHeader, fmt.Errorf("expanded matching posting: %w", err))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log/level"
+	"github.com/thanos-io/objstore"
 
 	"github.com/koios-metrics/koios/pkg/block/indexheader"
 )
@@ -39,14 +40,18 @@ type damage struct {
 // whole tells whether nothing can be read of the block; otherwise what is well of it goes on to be served.
 func (d *damage) whole() bool { return d.part == damagedHeader }
 
+// isDamage tells whether an error is a block's own fault.
+func isDamage(bkt objstore.BucketReader, err error) bool {
+	return errors.Is(err, errCorrupt) || errors.Is(err, indexheader.ErrCorrupt) || notFound(bkt, err)
+}
+
 // damaged notes what went wrong with the block if it is the block's own fault. The log and the metric hear of it once
 // in a while.
 func (b *loaded) damaged(part damagedPart, err error) {
-	gone := notFound(b.bkt, err)
-	if !gone && !errors.Is(err, errCorrupt) && !errors.Is(err, indexheader.ErrCorrupt) {
+	if !isDamage(b.bkt, err) {
 		return
 	}
-	if gone && part != damagedChunks {
+	if part != damagedChunks && notFound(b.bkt, err) {
 		part = damagedHeader // the index is gone
 	}
 	d := &damage{part, err, time.Now()}

@@ -199,7 +199,6 @@ func TestFlippedBytes(t *testing.T) {
 			s := open(t, bkt, Config{MemoryBytesMax: 1 << 24})
 			if len(s.Blocks()) == 0 {
 				told["set aside"]++
-				continue
 			}
 			all, ws, err := drain(t, s, request(store.Warn))
 			if err != nil {
@@ -289,9 +288,12 @@ func TestBadBlocks(t *testing.T) {
 	put(testID(11).String()+"/index", index)           // half uploaded
 	put(testID(12).String()+"/meta.json", meta(12))    // without an index
 	put(testID(13).String()+"/meta.json", meta(13))
+	put(testID(13).String()+"/chunks/000001", objects[testID(1).String()+"/chunks/000001"])
 	put(testID(13).String()+"/index", index[:len(index)/2]) // cut short
 	put(testID(14).String()+"/meta.json", meta(14))
 	put(testID(14).String()+"/index", nil)
+	put(testID(15).String()+"/meta.json", bytes.Replace(meta(15), []byte(`"version": 1`), []byte(`"version": 2`), 1)) // not known
+	put(testID(15).String()+"/index", index)
 
 	s, reg := openWith(t, bkt, Config{})
 	loads := func(loaded, failures float64) {
@@ -307,7 +309,7 @@ func TestBadBlocks(t *testing.T) {
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP thanos_blocks_meta_synced Blocks by what the last look at the bucket made of them.
 # TYPE thanos_blocks_meta_synced gauge
-thanos_blocks_meta_synced{state="corrupted-meta-json"} 1
+thanos_blocks_meta_synced{state="corrupted-meta-json"} 2
 thanos_blocks_meta_synced{state="duplicate"} 0
 thanos_blocks_meta_synced{state="failed"} 0
 thanos_blocks_meta_synced{state="label-excluded"} 0
@@ -321,14 +323,43 @@ thanos_blocks_meta_synced{state="too-fresh"} 0
 `), "thanos_blocks_meta_synced"); err != nil {
 		t.Error(err)
 	}
-	if _, ws, err := drain(t, s, upRequest(store.Abort)); err != nil || len(ws) > 0 {
-		t.Error(ws, err)
+	// Of those that were a block a request is told.
+	missing := func(want ...byte) {
+		t.Helper()
+		var aside []byte
+		for _, a := range s.SetAside() {
+			aside = append(aside, a.ID[15])
+		}
+		if diff := cmp.Diff(append([]byte{10, 11}, want...), aside); diff != "" {
+			t.Errorf("set aside (-want +got):\n%s", diff)
+		}
+		_, ws, err := drain(t, s, upRequest(store.Warn))
+		if err != nil || len(ws) != len(want) {
+			t.Fatal(ws, err)
+		}
+		for i, n := range want {
+			var gap *store.Gap
+			if !errors.As(ws[i], &gap) || gap.Store != "block "+testID(n).String() || gap.MinTime != 0 || gap.MaxTime != 2000 || !strings.Contains(gap.Error(), "set aside") {
+				t.Errorf("warning %v", ws[i])
+			}
+		}
+		if _, _, err := drain(t, s, upRequest(store.Abort)); store.KindOf(err) != store.KindAborted || !strings.Contains(err.Error(), testID(want[0]).String()) {
+			t.Errorf("all or nothing gives %v", err)
+		}
+	}
+	missing(12, 13, 14, 15)
+	if n := testutil.ToFloat64(s.metrics.damaged.WithLabelValues("index_header")); n != 3 {
+		t.Errorf("%v damaged", n)
 	}
 	put(testID(13).String()+"/index", index)
 	if err := s.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	loads(4, 5)
+	missing(12, 14, 15)
+	if n := testutil.ToFloat64(s.metrics.damaged.WithLabelValues("index_header")); n != 3 {
+		t.Errorf("%v damaged after another look", n)
+	}
 }
 
 // Shows that the Store refuses what is past each limit, with the error's kind and text, and counts it.
@@ -364,7 +395,8 @@ func TestLimits(t *testing.T) {
 	s := open(t, bkt, Config{})
 	a := s.newAccount("t")
 	mem := s.memory.newShare(0)
-	cs, err := s.open(t.Context(), upRequest(store.Warn), s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0, false) }), a, mem, "t")
+	ts, _ := s.targets(upRequest(store.Warn).Matchers, nil, func(g *blockGroup) []*loaded { return g.choose(0, 4000, 0, false) })
+	cs, err := s.open(t.Context(), upRequest(store.Warn), ts, a, mem, "t")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func TestFetchedPerUsed(t *testing.T) {
 		ms = append(ms, eq("__name__", "requests_total"))
 		acc := s.newAccount("t")
 		req := &store.SeriesRequest{MinTime: mint, MaxTime: maxt, Matchers: ms}
-		ts := s.targets(ms, nil, func(g *blockGroup) []*loaded { return g.choose(mint, maxt, 0, false) })
+		ts, _ := s.targets(ms, nil, func(g *blockGroup) []*loaded { return g.choose(mint, maxt, 0, false) })
 		used, series := int64(0), 0
 		mem := s.memory.newShare(0)
 		cs, err := s.open(t.Context(), req, ts, acc, mem, "t")

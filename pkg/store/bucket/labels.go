@@ -125,7 +125,12 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest, from from
 		return nil, nil, errNotReady
 	}
 	req = s.clamp(req)
-	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.overlapping(req.MinTime, req.MaxTime) })
+	ts, set := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded { return g.overlapping(req.MinTime, req.MaxTime) })
+	ws, err := set.gaps(req, true)
+	if err != nil {
+		release(ts)
+		return nil, nil, err
+	}
 	tenant := tenantOf(ctx)
 	acc := s.newAccount(tenant)
 	share := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
@@ -153,11 +158,12 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest, from from
 			from.some(c.block, s.walk(c, ts[i].matchers, to), to)
 		}
 	})
-	var ws store.Warnings
-	var err error
 	for i, c := range cs {
 		if !c.ended && len(ts[i].matchers) == 0 && err == nil && ctx.Err() == nil {
 			from.all(c.block, to)
+		}
+		if bad := c.block.header.Err(); bad != nil && !c.ended {
+			c.fail(damagedHeader, bad)
 		}
 		ws = append(ws, c.Warnings()...)
 		if err == nil {

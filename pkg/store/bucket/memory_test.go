@@ -2,12 +2,16 @@ package bucket
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/thanos-io/objstore"
 
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -136,4 +140,36 @@ func TestWaiting(t *testing.T) {
 			t.Error(order)
 		}
 	})
+}
+
+// Shows that series which are too many to be sorted are refused once so many of them have been seen, however many there
+// are, and that the same matcher finds all of them where they need not be sorted, or are few enough. (Without the look at
+// what is enough it fails.)
+func TestRefusedSoon(t *testing.T) {
+	const n = 4 * scanStep
+	series := make([]handSeries, n)
+	for i := range series {
+		series[i] = handSeries{ls("__name__", "up", "host", fmt.Sprintf("h%05d", i)), []handChunk{xorChunk(1000, 10, 1)}}
+	}
+	bkt := objstore.NewInMemBucket()
+	handBlock{n: 1, mint: 0, maxt: 2000, external: ls("r", "a"), series: series}.write(t, bkt)
+	f := func(memory int64, drop string, wants int) {
+		t.Helper()
+		s := open(t, bkt, Config{MemoryBytesMax: memory})
+		req := &store.SeriesRequest{
+			MinTime: 0, MaxTime: 2000, SkipChunks: true, PartialResponse: store.Abort, WithoutReplicaLabels: []string{drop},
+			Matchers: []*labels.Matcher{matcher(labels.MatchRegexp, "host", "[^z]+")},
+		}
+		all, _, err := drain(t, s, req)
+		switch {
+		case wants == 0 && (err != nil || len(all) != n):
+			t.Errorf("%d bytes without %s: %d series, %v", memory, drop, len(all), err)
+		case wants > 0 && (store.KindOf(err) != store.KindLimit || !strings.Contains(err.Error(), fmt.Sprintf("wants %d more to sort series", wants*heldSeriesBytes))):
+			t.Errorf("%d bytes without %s: %v", memory, drop, err)
+		}
+	}
+	f(3<<20, "host", scanStep-1) // a third of it is room for 3495
+	f(6<<20, "host", 2*scanStep-1)
+	f(48<<20, "host", 0)
+	f(3<<20, "replica", 0)
 }

@@ -30,10 +30,13 @@ const (
 )
 
 // plan finds the posting lists that matchers need. It reads the index header only. No groups means that nothing can
-// match.
-func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem *hold) ([]group, error) {
+// match. It need not go on once it is sure that there are more series than enough; 0 is no such number.
+func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enough int64, mem *hold) ([]group, error) {
 	var groups []group
 	added := false
+	if len(ms) > 1 {
+		enough = 0 // another matcher may leave fewer
+	}
 	for _, m := range ms {
 		// A matcher that matches the empty value selects the series without the label too, which no list names. So
 		// it is turned around: it rejects the series whose value it does not match.
@@ -58,6 +61,9 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, mem 
 				if n++; n%scanStep == 0 {
 					if err = ctx.Err(); err != nil {
 						err = context.Cause(ctx)
+						return false
+					}
+					if enough > 0 && g.add && g.lists.series() > enough {
 						return false
 					}
 				}
@@ -113,8 +119,11 @@ type lookup struct {
 }
 
 // lookup plans to find series. The memory of the plan is charged to mem.
-func (b *loaded) lookup(ctx context.Context, ms []*labels.Matcher, mem *hold, s *share) (l lookup, err error) {
-	groups, err := plan(ctx, b.header, ms, mem)
+func (b *loaded) lookup(ctx context.Context, ms []*labels.Matcher, enough int64, mem *hold, s *share) (l lookup, err error) {
+	groups, err := plan(ctx, b.header, ms, enough, mem)
+	if err == nil {
+		err = b.header.Err()
+	}
 	if err != nil {
 		return l, err
 	}
@@ -135,7 +144,7 @@ func (l lookup) lists() (n int) {
 	return n
 }
 
-// series is how many series will be found, 0 if that is not known before the lists are read.
+// series is how many series will be found, at least, 0 if that is not known before the lists are read.
 func (l lookup) series() int64 {
 	if len(l.groups) != 1 || !l.groups[0].add || len(l.unread) > 0 {
 		return 0

@@ -151,12 +151,13 @@ type target struct {
 }
 
 // targets chooses blocks by external labels, __block_id, and pick, and keeps them open until release.
-func (s *Store) targets(ms, blockMatchers []*labels.Matcher, pick func(*blockGroup) []*loaded) []target {
+// The set that they are from tells what is not served.
+func (s *Store) targets(ms, blockMatchers []*labels.Matcher, pick func(*blockGroup) []*loaded) ([]target, *blockSet) {
 	for {
 		set := s.blocks.Load()
 		ts, ok := acquire(set, ms, blockMatchers, pick)
 		if ok {
-			return ts
+			return ts, set
 		}
 		// A block was dropped meanwhile; the current set does not have it.
 	}
@@ -203,8 +204,9 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		return nil, errNotReady
 	}
 	req = s.clamp(req)
-	ts := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded {
-		return g.choose(req.MinTime, req.MaxTime, req.MaxResolution, !s.cfg.AsFineAsAsked && takesCoarser(req))
+	coarser := !s.cfg.AsFineAsAsked && takesCoarser(req)
+	ts, set := s.targets(req.Matchers, req.BlockMatchers, func(g *blockGroup) []*loaded {
+		return g.choose(req.MinTime, req.MaxTime, req.MaxResolution, coarser)
 	})
 	for _, t := range ts {
 		if len(t.matchers) == 0 {
@@ -212,7 +214,11 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 			return nil, store.ErrNoMatchers
 		}
 	}
-	if err := s.enter(ctx); err != nil {
+	gaps, err := set.gaps(req, coarser)
+	if err == nil {
+		err = s.enter(ctx)
+	}
+	if err != nil {
 		release(ts)
 		return nil, err
 	}
@@ -225,7 +231,7 @@ func (s *Store) Series(ctx context.Context, req *store.SeriesRequest) (store.Cur
 		s.gate.Done()
 		return nil, err
 	}
-	a.coarser = coarserThan(ts, req.MaxResolution)
+	a.remarks = append(coarserThan(ts, req.MaxResolution), gaps...)
 	a.Cursor = store.Limit(store.Merge(cs), req.Limit)
 	a.opened = time.Now()
 	return a, nil
@@ -304,7 +310,7 @@ type answer struct {
 	tenant  string
 	opened  time.Time
 	series  int
-	coarser store.Warnings // about blocks that are coarser than was asked for
+	remarks store.Warnings // about blocks that are coarser than was asked for, and those that are set aside
 	closed  bool
 }
 
@@ -318,7 +324,7 @@ func (a *answer) Next() bool {
 }
 
 // Warnings implements store.Cursor.
-func (a *answer) Warnings() store.Warnings { return slices.Concat(a.coarser, a.Cursor.Warnings()) }
+func (a *answer) Warnings() store.Warnings { return slices.Concat(a.remarks, a.Cursor.Warnings()) }
 
 // Close implements store.Cursor.
 func (a *answer) Close() error {

@@ -114,7 +114,7 @@ func (s *Store) Sync(ctx context.Context) error {
 	}
 	set := newBlockSet(next, s.cfg.Name)
 	set.known = true
-	set.aside = setAside(view, aside)
+	set.setAside(s.notServed(ctx, view, aside))
 	s.blocks.Store(set)
 	s.metrics.blocksLoaded.Set(float64(len(next)))
 	for _, b := range dropped {

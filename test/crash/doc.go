@@ -1,0 +1,3 @@
+// Package crash kills and stops compactors at random moments, and looks at what they leave in the bucket. It holds
+// nothing outside of its tests.
+package crash
