@@ -35,6 +35,51 @@ run: ## Start Koios over ./data: scrapes itself, answers PromQL on http://localh
 build: ## Build all binaries into ./bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $$($(GO) list ./cmd/... | grep -v /components)
 
+# The images. DOCKER=podman should do as well.
+DOCKER      ?= docker
+IMAGE_FILES ?= $(CURDIR)/.bin/image
+IMAGE_TAG   ?= $(VERSION)
+# The programs that have an image of their own; koios is in the one that has all.
+IMAGE_ONES  := sidecar store query query-frontend compact tools
+# What of busybox has a name in the images.
+IMAGE_TOOLS := sh wget kill cat ls ps df env id sleep head tail grep nslookup
+
+.PHONY: image-programs
+image-programs: ## Build the static programs that images are made of (IMAGE_PROGRAMS="koios store")
+	@mkdir -p $(IMAGE_FILES)/programs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o $(IMAGE_FILES)/programs/ $(addprefix ./cmd/,$(or $(IMAGE_PROGRAMS),koios $(IMAGE_ONES)))
+
+.PHONY: image-files
+image-files: image-programs ## Lay out the files of the images; needs Debian's busybox-static and ca-certificates
+	@test -x /bin/busybox && ! ldd /bin/busybox >/dev/null 2>&1 || { echo "a static /bin/busybox is needed: apt-get install busybox-static" >&2; exit 1; }
+	@test -s /etc/ssl/certs/ca-certificates.crt || { echo "certificate authorities are needed: apt-get install ca-certificates" >&2; exit 1; }
+	@rm -rf $(IMAGE_FILES)/base $(IMAGE_FILES)/names
+	@mkdir -p $(IMAGE_FILES)/base/{bin,etc/ssl/certs,tmp,data} $(IMAGE_FILES)/names/{bin,opt/bitnami/thanos/bin}
+	@chmod 1777 $(IMAGE_FILES)/base/tmp && chmod 0777 $(IMAGE_FILES)/base/data
+	@cp /bin/busybox $(IMAGE_FILES)/base/bin/ && for tool in $(IMAGE_TOOLS); do ln -s busybox $(IMAGE_FILES)/base/bin/$$tool; done
+	@cp -L /etc/ssl/certs/ca-certificates.crt $(IMAGE_FILES)/base/etc/ssl/certs/
+	@echo 'root:x:0:0:root:/:/bin/sh' > $(IMAGE_FILES)/base/etc/passwd && echo 'nobody:x:65534:65534:nobody:/data:/bin/sh' >> $(IMAGE_FILES)/base/etc/passwd
+	@printf 'root:x:0:\nnogroup:x:65534:\n' > $(IMAGE_FILES)/base/etc/group
+	@ln -s koios $(IMAGE_FILES)/names/bin/thanos && ln -s /bin/koios $(IMAGE_FILES)/names/opt/bitnami/thanos/bin/thanos
+
+# The stage that compiles is replaced by an image of what was compiled here, so that nothing is pulled.
+image-stage = sed 's|^FROM .* AS programs$$|FROM koios-programs AS programs|; /^FROM koios-programs /,/^$$/{/^FROM/!d}' Dockerfile
+image-build = printf 'FROM scratch\nCOPY . /image\n' | $(DOCKER) build -q -t koios-programs -f - $(IMAGE_FILES) >/dev/null
+
+.PHONY: image
+image: ## Build the image with all components, koios:VERSION, without a registry
+	@$(MAKE) --no-print-directory image-files IMAGE_PROGRAMS=koios
+	@$(image-build)
+	@mkdir -p $(IMAGE_FILES)/empty
+	@$(image-stage) | $(DOCKER) build -q --target everything -t koios:$(IMAGE_TAG) -f - $(IMAGE_FILES)/empty
+
+.PHONY: images
+images: image-files ## Build all images, koios:VERSION and one for each component, without a registry
+	@$(image-build)
+	@mkdir -p $(IMAGE_FILES)/empty
+	@for one in $(IMAGE_ONES); do $(image-stage) | $(DOCKER) build -q --target koios-$$one -t koios-$$one:$(IMAGE_TAG) -f - $(IMAGE_FILES)/empty; done
+	@$(image-stage) | $(DOCKER) build -q --target koios -t koios:$(IMAGE_TAG) -f - $(IMAGE_FILES)/empty
+
 .PHONY: test
 test: $(BIN)/prometheus ## Run all tests: unit, conformance, and integration with real Prometheus servers
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -timeout=20m ./...
@@ -48,8 +93,20 @@ race: $(BIN)/prometheus ## Run all tests with the race detector
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -race -timeout=20m ./...
 
 .PHONY: e2e
-e2e: $(BIN)/prometheus ## Run the integration tests: real Prometheus pair, sidecars, store, querier
+e2e: engine $(BIN)/prometheus ## Run the end-to-end tests: real processes on this machine, then fleets in containers (needs Docker)
 	KOIOS_PROMETHEUS=$(BIN)/prometheus $(GO) test -count=1 -timeout=20m $(E2E)
+	@$(MAKE) --no-print-directory stories
+
+# STORIES=TestPair tells one.
+STORIES ?= .
+.PHONY: stories
+stories: engine image $(BIN)/prometheus $(BIN)/versitygw ## Run the end-to-end tests in containers only: Koios from its image beside Prometheus, S3, caches and nginx
+	KOIOS_IMAGE=koios:$(IMAGE_TAG) KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_S3=$(BIN)/versitygw E2E_TEMP_DIR=$${TMPDIR:-/tmp} \
+		$(GO) test -count=1 -tags=e2e -timeout=20m -run='$(STORIES)' -v ./test/e2e
+
+.PHONY: engine
+engine:
+	@$(DOCKER) version >/dev/null 2>&1 || { echo "the end-to-end tests need a running Docker engine: install docker.io and start dockerd" >&2; exit 1; }
 
 .PHONY: campaign
 campaign: campaign-faults campaign-cache campaign-startup campaign-dedup campaign-worlds million campaign-promql ## Run all long tests, one after the other

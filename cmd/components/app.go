@@ -22,6 +22,8 @@ type Component struct {
 	// subs are the commands below it, if there are any. bind then declares the flags that they share, and nothing
 	// runs but one of them.
 	subs []Component
+	// quiet components log nothing but what goes wrong.
+	quiet bool
 }
 
 // runner builds a component into p: checks its configuration, makes its parts and adds what is to run.
@@ -29,7 +31,7 @@ type runner func(p *process) error
 
 // All are the components, in the order of a sample's way.
 func All() []Component {
-	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Tools(), Config(), Standalone()}
+	return []Component{Sidecar(), Store(), Query(), QueryFrontend(), Compact(), Tools(), Config(), Standalone(), Probe()}
 }
 
 // Main runs the program with its command line and returns the exit code. With one component its flags
@@ -77,7 +79,7 @@ func execute(program string, args []string, stdout, stderr io.Writer, cs []Compo
 		return 1
 	}
 	p := newProcess(c.title, c.flags, logger)
-	p.out = stdout
+	p.out, p.quiet = stdout, c.quiet
 	if err := p.main(cl.globals, c.run); err != nil {
 		// One line, whatever the error holds: it becomes the last word of a container.
 		_ = level.Error(logger).Log("msg", c.title+" ends", "err", oneLine(err))
@@ -100,6 +102,7 @@ type command struct {
 	name, title string
 	flags       *flags
 	run         runner
+	quiet       bool
 }
 
 func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLine {
@@ -137,6 +140,7 @@ func newCommandLine(program string, stdout io.Writer, cs []Component) *commandLi
 type clause interface {
 	Flag(name, help string) *kingpin.FlagClause
 	Command(name, help string) *kingpin.CmdClause
+	Arg(name, help string) *kingpin.ArgClause
 }
 
 // bind declares a component and what is below it. shared are the flags of the commands above.
@@ -145,7 +149,7 @@ func (cl *commandLine) bind(on clause, c Component, name, title string, shared [
 	run := c.bind(fs)
 	if len(c.subs) == 0 {
 		fs.all = append(fs.all, shared...)
-		cl.commands = append(cl.commands, &command{name: name, title: title, flags: fs, run: run})
+		cl.commands = append(cl.commands, &command{name: name, title: title, flags: fs, run: run, quiet: c.quiet})
 		return
 	}
 	shared = append(shared, fs.all...)

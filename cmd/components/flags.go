@@ -19,6 +19,7 @@ const noDefault = "\x00"
 type flags struct {
 	on interface {
 		Flag(name, help string) *kingpin.FlagClause
+		Arg(name, help string) *kingpin.ArgClause
 	}
 	all []*declared
 }

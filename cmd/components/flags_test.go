@@ -65,6 +65,7 @@ var ours = map[string]map[string]string{
 		"min-time": "Thanos has no doctor", "max-time": "Thanos has no doctor",
 		"selector.relabel-config": "Thanos has no doctor", "selector.relabel-config-file": "Thanos has no doctor",
 	},
+	"probe": {"timeout": "Thanos has no probe", "insecure-skip-verify": "Thanos has no probe"},
 	"store": {
 		"store.max-memory":     "Thanos bounds no more than the pool of chunks",
 		"store.coarser-blocks": "data that is there at any resolution is found",

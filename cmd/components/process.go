@@ -40,6 +40,8 @@ type process struct {
 	out io.Writer
 	// task says that the process is there for one thing, so that ending before that is done is a failure.
 	task bool
+	// quiet says that a start and an end are nothing to log.
+	quiet bool
 
 	// reload is what SIGHUP asks for; nil is nothing.
 	reload  func() error
@@ -54,6 +56,9 @@ func newProcess(component string, fs *flags, logger log.Logger) *process {
 
 // main sets up what every process has, builds the component and runs it to its end.
 func (p *process) main(g *globals, build runner) (err error) {
+	if p.quiet {
+		p.logger = level.NewFilter(p.logger, level.AllowWarn())
+	}
 	_ = level.Info(p.logger).Log("msg", "starting", "component", p.component, "version", version.Info(), "build", version.BuildContext())
 	if g.autoMemory {
 		if err := serve.SetMemoryLimit(p.logger, g.autoMemoryRatio); err != nil {

@@ -162,7 +162,7 @@ func arguments(t *testing.T, component string, more ...string) []string {
 // longRunning are the components that run until they are told to end.
 func longRunning() (names []string) {
 	for _, c := range All() {
-		if len(c.subs) == 0 {
+		if len(c.subs) == 0 && !c.quiet {
 			names = append(names, c.name)
 		}
 	}

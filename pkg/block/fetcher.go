@@ -290,6 +290,16 @@ func (f *Fetcher) recallDisk(id ulid.ULID, modified time.Time) (knownMeta, bool)
 	return knownMeta{meta: m, modified: modified}, true
 }
 
+// Forget makes the next Fetch read the metadata of a block anew, which may have been replaced.
+func (f *Fetcher) Forget(id ulid.ULID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.known, id)
+	if f.cfg.CacheDir != "" {
+		_ = os.RemoveAll(filepath.Join(f.cfg.CacheDir, id.String()))
+	}
+}
+
 // corruptMetaError says that the bytes of a meta.json are no metadata of its block.
 type corruptMetaError struct{ err error }
 
