@@ -15,8 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/client"
-	tracing "github.com/thanos-io/objstore/tracing/opentelemetry"
-	"go.opentelemetry.io/otel"
 	"go.yaml.in/yaml/v2"
 )
 
@@ -106,7 +104,7 @@ func Instrument(bkt objstore.Bucket, reg prometheus.Registerer) objstore.Instrum
 	if reg != nil {
 		reg = prometheus.WrapRegistererWithPrefix("thanos_", reg)
 	}
-	return tracing.WrapWithTraces(objstore.WrapWithMetrics(bkt, reg, bkt.Name()), otel.Tracer("github.com/koios-metrics/koios/pkg/objstore"))
+	return withSpans(objstore.WrapWithMetrics(bkt, reg, bkt.Name()))
 }
 
 func open(logger log.Logger, c Config, component string) (objstore.Bucket, error) {

@@ -106,6 +106,18 @@ type Looker interface {
 	Extended(name string) bool
 }
 
+// Whole is a Cursor that can tell that no two of its series have equal labels.
+type Whole interface {
+	Cursor
+	// Whole is asked before the first Next.
+	Whole() bool
+}
+
+func isWhole(c Cursor) bool {
+	w, ok := c.(Whole)
+	return ok && w.Whole()
+}
+
 // Keep returns the current series so that it outlives the next move of its cursor.
 func Keep(c Cursor) *Series {
 	if k, ok := c.(Keeper); ok {

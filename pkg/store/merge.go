@@ -36,6 +36,7 @@ type merger struct {
 	from  []int       // the inputs that the current series comes from
 	seen  []seenChunk // chunks handed out under the current labels, if several inputs had them
 	again bool        // the labels are those of the series before
+	whole bool        // no input cuts a series into several: what is handed out need not be remembered
 	err   error
 	close bool
 }
@@ -67,8 +68,9 @@ func (m *merger) step() bool {
 		return false
 	}
 	if !m.started {
-		m.started = true
-		for i := range m.inputs {
+		m.started, m.whole = true, true
+		for i, c := range m.inputs {
+			m.whole = m.whole && isWhole(c)
 			m.move(i)
 		}
 		m.tree.build()
@@ -125,7 +127,9 @@ func (m *merger) collect(w int) {
 		m.buf = append(m.buf, m.tree.leaves[i].series.Chunks...)
 	}
 	m.out.Chunks = SortChunks(m.buf)
-	m.dropSeen()
+	if !m.whole {
+		m.dropSeen()
+	}
 }
 
 // dropSeen drops chunks that an earlier part of the same series has handed out: an input may cut a
@@ -146,6 +150,11 @@ func (m *merger) dropSeen() {
 		m.seen = append(m.seen, key)
 		return false
 	})
+}
+
+// Whole implements Whole.
+func (m *merger) Whole() bool {
+	return !slices.ContainsFunc(m.inputs, func(c Cursor) bool { return !isWhole(c) })
 }
 
 func (m *merger) At() *Series { return &m.out }

@@ -267,6 +267,9 @@ func (r *relabeler) nextSorted() bool {
 	return true
 }
 
+// Whole implements Whole: the same labels are added to all series, and none removed.
+func (r *relabeler) Whole() bool { return !r.opt.MayClash && isWhole(r.in) }
+
 func (r *relabeler) At() *Series        { return &r.out }
 func (r *relabeler) Err() error         { return r.err }
 func (r *relabeler) Warnings() Warnings { return r.in.Warnings() }

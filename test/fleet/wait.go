@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -13,15 +14,25 @@ import (
 // pollEvery is the pause between two looks at a condition.
 const pollEvery = 50 * time.Millisecond
 
-// FreeAddr returns an address of this machine with a port that the kernel says is free.
+// given are the addresses that FreeAddr has returned: the kernel may call a port free again that nobody listens on yet.
+var given sync.Map
+
+// FreeAddr returns an address of this machine with a port that the kernel says is free, and not the same one twice.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatalf("find a free port: %v", err)
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatalf("find a free port: %v", err)
+		}
+		if _, twice := given.LoadOrStore(addr, true); !twice {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Eventually calls f until it returns no error; after the wait it fails the test with the last one.

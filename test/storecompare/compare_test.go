@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,8 @@ func TestStores(t *testing.T) {
 	disks := t.TempDir()
 	data := func(p program, name string) string { return filepath.Join(disks, p.name+"-"+name) }
 
+	only := regexp.MustCompile(os.Getenv("KOIOS_COMPARE_QUESTIONS"))
+
 	var start [2][]pair // empty, warm
 	for i := range rounds {
 		name := fmt.Sprint("start-", i)
@@ -72,6 +75,9 @@ func TestStores(t *testing.T) {
 
 	for _, c := range caches {
 		for _, q := range w.questions() {
+			if !only.MatchString(q.name) {
+				continue
+			}
 			var cold, warm []pair
 			for i := range rounds {
 				both := map[string]*running{}

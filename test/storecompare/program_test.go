@@ -25,6 +25,7 @@ type program struct {
 // running is a started store gateway that is ready.
 type running struct {
 	*fleet.Process
+	http string
 	cc    *grpc.ClientConn
 	start cost // until it was ready
 }
@@ -42,7 +43,7 @@ func (p program) begin(t *testing.T, w world, data string, flags ...string) *run
 	args := append([]string{"store", "--http-address=" + http, "--grpc-address=" + grpcAddr, "--data-dir=" + data,
 		"--objstore.config-file=" + fleet.BucketConfig(t, w.dir), "--log.level=warn"}, flags...)
 	began := time.Now()
-	r := &running{Process: fleet.Start(t, p.name, p.path, args...)}
+	r := &running{http: http, Process: fleet.Start(t, p.name, p.path, args...)}
 	for {
 		if status, _ := fleet.Get(t.Context(), "http://"+http+"/-/ready"); status == 200 {
 			break

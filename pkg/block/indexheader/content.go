@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sort"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/tsdb/index"
 )
@@ -142,6 +143,8 @@ type content struct {
 	tables map[string]*valueTable
 	// ranges holds all entries of a table that is not sorted, as those of index version 1 may be.
 	ranges map[string]map[string]Range
+	// nameOf holds names by the references of their symbols, as far as they were looked up.
+	nameOf atomic.Pointer[map[uint32]string]
 	bytes  int64 // about what it takes
 }
 
@@ -169,7 +172,7 @@ func readContent(r io.ReaderAt, size int64, sampling int) (*content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("postings offset table: %w", err)
 	}
-	c.bytes += 512 + int64(len(c.symbolAt))*4
+	c.bytes += 512 + int64(len(c.symbolAt))*4 + int64(min(len(c.names), namesKept))*nameBytes
 	for _, n := range c.names {
 		c.bytes += int64(len(n)) + 120
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
@@ -52,7 +53,12 @@ type Pool struct {
 	place map[*Reader]*list.Element
 	size  map[*Reader]int64
 	bytes int64
+
+	files atomic.Int64 // that are open
 }
+
+// So many files stay open while nobody uses them: opening one costs as much as a look into it.
+const filesKept = 256
 
 type metrics struct {
 	download, load, lazyLoad                   prometheus.Histogram

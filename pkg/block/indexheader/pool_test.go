@@ -181,13 +181,21 @@ func TestMemoryBound(t *testing.T) {
 	if rs[0].c != nil {
 		t.Error("the oldest one is open")
 	}
+	if open, kept := p.files.Load(), int64(p.open.Len()); open != kept || open == 0 {
+		t.Errorf("%d files are open for %d headers in memory", open, kept)
+	}
+	p.files.Add(filesKept)
+	use(t, rs[0])
+	if p.files.Add(-filesKept) < 0 || rs[0].file != nil {
+		t.Error("a file beyond those that may stay open stays open")
+	}
 	for _, r := range rs {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if p.bytes != 0 || p.open.Len() != 0 {
-		t.Errorf("%d bytes and %d headers left", p.bytes, p.open.Len())
+	if p.bytes != 0 || p.open.Len() != 0 || p.files.Load() != 0 {
+		t.Errorf("%d bytes, %d headers and %d files left", p.bytes, p.open.Len(), p.files.Load())
 	}
 }
 

@@ -37,7 +37,8 @@ type Reader struct {
 	closed   bool
 	lastUsed time.Time
 
-	// These are set while mu is held and holds is not 0, and taken away when it is.
+	// These are set while mu is held and holds is not 0, and taken away when it is. The file may stay open as long as c is
+	// there.
 	c    *content
 	file readerAtCloser
 
@@ -61,18 +62,21 @@ func (r *Reader) Release() {
 	r.mu.Lock()
 	r.holds--
 	last := r.holds == 0
-	var file io.Closer
-	if last && r.file != nil {
-		file, r.file = r.file, nil
+	if last && (r.c == nil || r.unreadable.Load() || r.pool.files.Load() > filesKept) {
+		r.closeFileLocked()
 	}
 	r.lastUsed = time.Now()
 	r.mu.Unlock()
-	if file != nil {
-		_ = file.Close() // it was only read
-	}
 	if last {
 		r.pool.released(r)
 	}
+}
+
+// Loaded tells whether Open has nothing to read.
+func (r *Reader) Loaded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.c != nil
 }
 
 // Open makes the Reader ready for use by its holder. The first one to open it reads the file, and fetches it before
@@ -124,8 +128,22 @@ func (r *Reader) openFileLocked() error {
 	if err != nil {
 		return err
 	}
-	r.file = f
+	r.setFileLocked(f)
 	return nil
+}
+
+func (r *Reader) setFileLocked(f readerAtCloser) {
+	r.closeFileLocked()
+	r.file = f
+	r.pool.files.Add(1)
+}
+
+func (r *Reader) closeFileLocked() {
+	if r.file != nil {
+		_ = r.file.Close() // it was only read
+		r.file = nil
+		r.pool.files.Add(-1)
+	}
 }
 
 // load reads the file into memory, as far as it is kept there.
@@ -149,7 +167,8 @@ func (r *Reader) load(ctx context.Context) error {
 		return err
 	}
 	r.mu.Lock()
-	r.c, r.file = c, f
+	r.c = c
+	r.setFileLocked(f)
 	r.unreadable.Store(false)
 	r.mu.Unlock()
 	r.pool.opened(r, c.bytes)
@@ -189,6 +208,7 @@ func (r *Reader) unload() (ok bool) {
 		return false
 	}
 	r.c = nil
+	r.closeFileLocked()
 	return true
 }
 
@@ -198,6 +218,7 @@ func (r *Reader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.c = nil
+	r.closeFileLocked()
 	if r.pool.cfg.Forget && !r.closed {
 		r.closed = true
 		if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -363,7 +384,9 @@ func (r *Reader) Values(name string, f func(value string, rg Range) bool) {
 	if t == nil {
 		return
 	}
-	s := scan(r.file, r.c.table.pos+int64(t.samples[0]), r.c.table.end, scanBytes)
+	// The last of the samples is the last entry; what lies behind it is read for where its list ends.
+	length := int(t.samples[len(t.samples)-1]-t.samples[0]) + 2*probeBytes
+	s := scan(r.file, r.c.table.pos+int64(t.samples[0]), r.c.table.end, min(length, scanBytes))
 	defer s.close()
 	// A list ends where the next one starts, so each value waits for the entry behind it.
 	_, v, off, ok := s.entry()

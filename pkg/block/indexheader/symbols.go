@@ -1,11 +1,17 @@
 package indexheader
 
-import "github.com/prometheus/prometheus/tsdb/index"
+import (
+	"maps"
+	"slices"
 
-// Symbols looks up symbols of one Reader for one user, who holds it, and keeps what is near to those looked up last.
+	"github.com/prometheus/prometheus/tsdb/index"
+)
+
+// Symbols looks up symbols of one Reader for one user, who holds it. Told to expect many, it keeps what is near to those
+// looked up last.
 type Symbols struct {
 	r      *Reader
-	groups [symbolGroups]*symbolGroup
+	groups []*symbolGroup // nil: nothing is kept
 }
 
 // A user has so many groups of neighbouring symbols in memory: for 20 byte symbols, 160 KiB at most.
@@ -18,11 +24,18 @@ type symbolGroup struct {
 }
 
 // Symbols returns a way to look many symbols up. It may be used while the Reader may be.
-func (r *Reader) Symbols() *Symbols { return &Symbols{r: r} }
+func (r *Reader) Symbols() Symbols { return Symbols{r: r} }
+
+// Expect prepares for looking up many symbols.
+func (s *Symbols) Expect() {
+	if s.groups == nil {
+		s.groups = make([]*symbolGroup, symbolGroups)
+	}
+}
 
 // Lookup returns a symbol by its reference. The string is the caller's.
 func (s *Symbols) Lookup(ref uint32) (string, error) {
-	if s.r.c.version == index.FormatV1 {
+	if s.groups == nil || s.r.c.version == index.FormatV1 {
 		return s.r.Symbol(ref)
 	}
 	number := ref / symbolSampling
@@ -40,6 +53,43 @@ func (s *Symbols) Lookup(ref uint32) (string, error) {
 	}
 	return g.texts[i], nil
 }
+
+// Name returns a symbol that is the name of a label. There are few of these: they are looked up once and shared by all.
+func (s *Symbols) Name(ref uint32) (string, error) {
+	known := s.r.c.nameOf.Load()
+	if known != nil {
+		if name, ok := (*known)[ref]; ok {
+			return name, nil
+		}
+	}
+	name, err := s.Lookup(ref)
+	if err != nil {
+		return "", err
+	}
+	if i, ok := slices.BinarySearch(s.r.c.names, name); ok {
+		name = s.r.c.names[i]
+		s.r.c.nameOf.CompareAndSwap(known, with(known, ref, name))
+	}
+	return name, nil
+}
+
+// with returns a map with one more name; one that is lost to somebody else is looked up again.
+func with(known *map[uint32]string, ref uint32, name string) *map[uint32]string {
+	more := map[uint32]string{ref: name}
+	if known != nil {
+		if len(*known) >= namesKept {
+			return known
+		}
+		maps.Copy(more, *known)
+	}
+	return &more
+}
+
+// So many names are shared, for about so many bytes each.
+const (
+	namesKept = 256
+	nameBytes = 48
+)
 
 // readGroup reads a group of neighbouring symbols. All of their strings share one allocation.
 func (r *Reader) readGroup(number uint32) (*symbolGroup, error) {

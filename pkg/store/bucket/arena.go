@@ -1,6 +1,9 @@
 package bucket
 
-import "sync"
+import (
+	"math/bits"
+	"sync"
+)
 
 const (
 	// The first slab of an arena, and the largest one: a request for one series takes little, and one for many does
@@ -24,7 +27,7 @@ type arena struct {
 	reserved int64
 }
 
-// alloc returns n bytes, not zeroed, that are the caller's until reset.
+// alloc returns n bytes, of any content, that are the caller's until reset.
 func (a *arena) alloc(n int) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -39,12 +42,12 @@ func (a *arena) alloc(n int) ([]byte, error) {
 	if k := len(a.slabs); k > 0 {
 		size = min(2*len(a.slabs[k-1]), slabBytesMax)
 	}
-	size = max(size, a.next, n)
+	size = slabSize(max(size, a.next, n))
 	if err := a.budget.Reserve(int64(size)); err != nil {
 		return nil, err
 	}
 	a.reserved += int64(size)
-	a.slabs = append(a.slabs, make([]byte, size))
+	a.slabs = append(a.slabs, newSlab(size))
 	a.next, a.used = 0, n
 	return a.slabs[len(a.slabs)-1][:n:n], nil
 }
@@ -60,10 +63,52 @@ func (a *arena) reset() {
 	a.used, a.total = 0, 0
 }
 
-// free gives all memory back to the budget.
+// free gives all memory back, for others to use.
 func (a *arena) free() {
+	for _, slab := range a.slabs {
+		freeSlab(slab)
+	}
+	a.leave()
+}
+
+// leave leaves the memory to those who have some of it. It is no longer charged.
+func (a *arena) leave() {
 	a.budget.Release(a.reserved)
 	a.slabs, a.used, a.total, a.next, a.reserved = nil, 0, 0, 0, 0
+}
+
+// Slabs that nobody uses, by the logarithm of their size: the garbage collector takes them if that stays so.
+var slabs [128]sync.Pool
+
+// slabSize rounds a size up to one that is a power of two, or three quarters of one: so slabs fit again.
+func slabSize(n int) int {
+	size := 1 << bits.Len(uint(max(n, slabBytesMin)-1))
+	if n <= size/4*3 && size/4*3 >= slabBytesMin {
+		return size / 4 * 3
+	}
+	return size
+}
+
+func slabPool(size int) *sync.Pool {
+	i := 2 * bits.Len(uint(size-1))
+	if size&(size-1) == 0 {
+		i++
+	}
+	return &slabs[min(i, len(slabs)-1)]
+}
+
+// newSlab returns a slab of a size that slabSize gave. Its content is anything.
+func newSlab(size int) []byte {
+	if b, ok := slabPool(size).Get().(*[]byte); ok && len(*b) == size {
+		return *b
+	}
+	return make([]byte, size)
+}
+
+func freeSlab(slab []byte) {
+	if len(slab) <= slabBytesKept {
+		slabPool(len(slab)).Put(&slab)
+	}
 }
 
 // hold charges memory that is not an arena's to a budget.

@@ -3,9 +3,9 @@ package bucket
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -164,19 +164,18 @@ const findingAtOncePart = 4
 
 // each calls f for several cursors at a time.
 func each(cs []*cursor, width int, f func(i int, c *cursor)) {
-	if len(cs) == 1 {
-		f(0, cs[0])
-		return
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(len(cs)); i = next.Add(1) - 1 {
+			f(int(i), cs[i])
+		}
 	}
-	var g errgroup.Group
-	g.SetLimit(width)
-	for i, c := range cs {
-		g.Go(func() error {
-			f(i, c)
-			return nil
-		})
+	var others sync.WaitGroup
+	for range min(width, len(cs)) - 1 {
+		others.Go(work)
 	}
-	_ = g.Wait()
+	work()
+	others.Wait()
 }
 
 // memory is what the cursor will hold of series and chunks at most, in bytes.

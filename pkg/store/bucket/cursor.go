@@ -33,6 +33,7 @@ type cursor struct {
 	windows [2]window
 	now     int           // the window that is handed out
 	reading chan struct{} // closed when the other one has been read; nil: nobody reads it
+	begun   bool          // the other one has been read once
 	at      int           // the current one of its series
 
 	cur store.Series
@@ -48,7 +49,8 @@ type cursor struct {
 
 // newCursor makes a cursor that has not been opened: see begin.
 func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, acc *account, tenant string, blocks int, mem *share) *cursor {
-	c := &cursor{block: b, req: req, metrics: s.metrics, tenant: tenant, share: mem, mem: &hold{budget: &mem.finding}, planned: &hold{budget: &mem.finding}, at: -1}
+	c := s.newHeaderCursor(ctx, req, b, tenant)
+	c.share, c.mem, c.planned = mem, &hold{budget: &mem.finding}, &hold{budget: &mem.finding}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	r := &c.reader
 	r.block, r.req, r.acc = b, req, acc
@@ -61,6 +63,11 @@ func (s *Store) newCursor(ctx context.Context, req *store.SeriesRequest, b *load
 		r.batches[i].mem = &hold{budget: &mem.windows}
 	}
 	return c
+}
+
+// newHeaderCursor makes one that is only good for looking into the index header.
+func (s *Store) newHeaderCursor(ctx context.Context, req *store.SeriesRequest, b *loaded, tenant string) *cursor {
+	return &cursor{ctx: ctx, block: b, req: req, metrics: s.metrics, tenant: tenant, at: -1}
 }
 
 // badData is what turned out to be damaged, one by one.
@@ -180,8 +187,14 @@ func (c *cursor) Next() bool {
 		}
 		w := &c.windows[c.now]
 		c.at++
+		if c.at == 1 && c.reading == nil && !c.ended {
+			c.ahead()
+		}
 		for c.at >= len(w.series) {
 			if c.ended || c.err != nil {
+				if c.reading == nil {
+					c.free()
+				}
 				return false
 			}
 			c.turn()
@@ -198,14 +211,8 @@ func (c *cursor) Next() bool {
 
 // turn makes the next window the current one.
 func (c *cursor) turn() {
-	old := &c.windows[c.now]
 	if c.kept {
-		// The arrays of a batch are given up with the first of its windows that somebody keeps.
-		old.data.free()
-		if b := old.batch; b != nil {
-			b.given = true
-		}
-		c.kept = false
+		c.leave()
 	}
 	if c.reading == nil {
 		c.ahead()
@@ -214,6 +221,17 @@ func (c *cursor) turn() {
 	c.reading = nil
 	c.now = 1 - c.now
 	c.take()
+}
+
+// leave leaves what the current window is in to those who keep series of it. The arrays of a batch are given up with the
+// first of its windows that somebody keeps.
+func (c *cursor) leave() {
+	w := &c.windows[c.now]
+	w.data.leave()
+	if w.batch != nil {
+		w.batch.given = true
+	}
+	c.kept = false
 }
 
 // take looks at the window that has become the current one, and has the next one read.
@@ -230,7 +248,11 @@ func (c *cursor) take() {
 	case w.last:
 		c.ended = true
 	case c.reader.refs.n > 0 || w.batch.at < len(w.batch.series):
-		c.ahead()
+		// Nobody may come to the second series of a block for long, while others are read. From then on it is this
+		// block's turn.
+		if c.begun || len(w.series) <= 1 {
+			c.ahead()
+		}
 	default:
 		c.ended = true
 	}
@@ -239,7 +261,7 @@ func (c *cursor) take() {
 // ahead starts to read the other window.
 func (c *cursor) ahead() {
 	done, w := make(chan struct{}), &c.windows[1-c.now]
-	c.reading = done
+	c.reading, c.begun = done, true
 	go func() {
 		defer close(done)
 		defer func() {
@@ -250,6 +272,19 @@ func (c *cursor) ahead() {
 		}()
 		c.reader.read(c.ctx, w)
 	}()
+}
+
+// free gives back what reading takes, when nobody reads.
+func (c *cursor) free() {
+	if c.kept {
+		c.leave()
+	}
+	for i := range c.windows {
+		c.windows[i].data.free()
+		c.windows[i].series, c.windows[i].batch = nil, nil
+	}
+	c.mem.free()
+	c.reader.end()
 }
 
 // fail ends the cursor, and notes it where it is the block's fault.
@@ -283,12 +318,28 @@ func (c *cursor) gap(err error, mint, maxt int64) error {
 func (c *cursor) At() *store.Series { return &c.cur }
 
 // Keep implements store.Keeper. The series brings its whole window along: from the next window on that is the keeper's
-// to account for, and the cursor takes new memory.
+// to account for, and the cursor takes new memory. The last one of a window, which is kept only because nobody knows what
+// comes next, is copied.
 func (c *cursor) Keep() *store.Series {
+	if !c.kept && c.at+1 == len(c.windows[c.now].series) {
+		return c.cur.Clone()
+	}
 	c.kept = true
 	s := c.cur
 	return &s
 }
+
+// Extended implements store.Looker.
+func (c *cursor) Extended(name string) bool {
+	w := &c.windows[c.now]
+	if c.at+1 < len(w.series) {
+		return store.ExtendsBefore(c.cur.Labels, w.series[c.at+1].labels, name)
+	}
+	return !c.ended
+}
+
+// Whole implements store.Whole: series that are not in order are taken for damage.
+func (c *cursor) Whole() bool { return true }
 
 // Err implements store.Cursor.
 func (c *cursor) Err() error { return c.err }
@@ -311,23 +362,18 @@ func (c *cursor) Close() error {
 		return nil
 	}
 	c.closed = true
+	defer c.block.release()
+	if c.share == nil {
+		return nil
+	}
 	c.cancel()
 	if c.reading != nil {
 		<-c.reading
 	}
-	c.mem.free()
 	c.planned.free()
+	c.free()
 	r := &c.reader
-	r.entries.free()
-	for i := range c.windows {
-		c.windows[i].data.free()
-		c.windows[i].series, c.windows[i].batch = nil, nil
-		r.batches[i].mem.free()
-		r.batches[i] = batch{mem: r.batches[i].mem}
-	}
-	r.refs, r.taken, r.want = refs{}, nil, nil
 	c.metrics.seriesRefetches.WithLabelValues(c.tenant).Add(float64(r.seriesRefetched.n.Load()))
 	c.metrics.chunkRefetches.WithLabelValues(c.tenant).Add(float64(r.chunksRefetched.n.Load()))
-	c.block.release()
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/koios-metrics/koios/pkg/block/indexheader"
 	"github.com/koios-metrics/koios/pkg/store"
@@ -20,16 +19,17 @@ func (s *Store) LabelNames(ctx context.Context, req *store.LabelNamesRequest) ([
 		MinTime: req.MinTime, MaxTime: req.MaxTime, Matchers: req.Matchers, BlockMatchers: req.BlockMatchers,
 		PartialResponse: req.PartialResponse, SkipChunks: true,
 	}
-	names, ws, err := s.collect(ctx, sr, func(t target, add func(string), each func([]*labels.Matcher, func(labels.Labels) bool)) {
-		found := false
-		if len(t.matchers) == 0 {
-			for _, n := range t.block.header.LabelNames() {
-				found = true
-				add(n)
+	names, ws, err := s.collect(ctx, sr, from{
+		all: func(b *loaded, to *gathered) {
+			if names := b.header.LabelNames(); len(names) > 0 {
+				to.addAll(names)
+				externalNames(b, req.WithoutReplicaLabels, to)
 			}
-		} else {
+		},
+		some: func(b *loaded, walk walk, to *gathered) {
 			var last []string
-			each(t.matchers, func(ls labels.Labels) bool {
+			found := false
+			walk(nil, func(ls labels.Labels) bool {
 				found = true
 				// Neighbours have the same names most of the time.
 				i, same := 0, len(last) == ls.Len()
@@ -40,23 +40,26 @@ func (s *Store) LabelNames(ctx context.Context, req *store.LabelNamesRequest) ([
 				if !same {
 					last = last[:0]
 					ls.Range(func(l labels.Label) {
-						n := strings.Clone(l.Name)
-						last = append(last, n)
-						add(n)
+						last = append(last, l.Name)
+						to.add(l.Name)
 					})
 				}
 				return true
 			})
-		}
-		if found {
-			t.block.labels.Range(func(l labels.Label) {
-				if !slices.Contains(req.WithoutReplicaLabels, l.Name) {
-					add(l.Name)
-				}
-			})
+			if found {
+				externalNames(b, req.WithoutReplicaLabels, to)
+			}
+		},
+	})
+	return names.first(req.Limit), ws, err
+}
+
+func externalNames(b *loaded, without []string, to *gathered) {
+	b.labels.Range(func(l labels.Label) {
+		if !slices.Contains(without, l.Name) {
+			to.add(l.Name)
 		}
 	})
-	return cut(names, req.Limit), ws, err
 }
 
 // LabelValues implements store.Store.
@@ -72,40 +75,49 @@ func (s *Store) LabelValues(ctx context.Context, req *store.LabelValuesRequest) 
 		PartialResponse: req.PartialResponse, SkipChunks: true,
 	}
 	has := labels.MustNewMatcher(labels.MatchNotEqual, req.Label, "")
-	values, ws, err := s.collect(ctx, sr, func(t target, add func(string), each func([]*labels.Matcher, func(labels.Labels) bool)) {
-		external := t.block.labels.Get(req.Label)
-		switch {
-		case len(t.matchers) == 0 && external != "":
-			add(external)
-		case len(t.matchers) == 0:
-			t.block.header.Values(req.Label, func(v string, _ indexheader.Range) bool {
-				add(strings.Clone(v))
-				return ctx.Err() == nil
-			})
-		case external != "":
-			each(t.matchers, func(labels.Labels) bool {
-				add(external)
-				return false
-			})
-		default:
+	values, ws, err := s.collect(ctx, sr, from{
+		all: func(b *loaded, to *gathered) {
+			if external := b.labels.Get(req.Label); external != "" {
+				to.add(external)
+				return
+			}
+			b.header.Values(req.Label, func(v string, _ indexheader.Range) bool { return to.add(v) && ctx.Err() == nil })
+		},
+		some: func(b *loaded, walk walk, to *gathered) {
+			if external := b.labels.Get(req.Label); external != "" {
+				walk(nil, func(labels.Labels) bool {
+					to.add(external)
+					return false
+				})
+				return
+			}
 			last := ""
-			each(append(slices.Clone(t.matchers), has), func(ls labels.Labels) bool {
+			walk(has, func(ls labels.Labels) bool {
 				if v := ls.Get(req.Label); v != last {
-					last = strings.Clone(v)
-					add(last)
+					last = v
+					return to.add(v)
 				}
 				return true
 			})
-		}
+		},
 	})
-	return cut(values, req.Limit), ws, err
+	return values.first(req.Limit), ws, err
 }
 
-// collect gathers strings from all blocks that may hold something for a request. from is called once for each block,
-// in parallel; each walks over the stored labels of the series that match, until it is told false.
-func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
-	from func(t target, add func(string), each func([]*labels.Matcher, func(labels.Labels) bool)),
-) (map[string]bool, store.Warnings, error) {
+// from is how strings are taken from a block. Errors of what it adds to are for collect to see.
+type from struct {
+	// all takes them from the index header: no matcher is left for the block. It is called for one block at a time.
+	all func(*loaded, *gathered)
+	// some takes them from the stored labels of the series that match. It is called in parallel.
+	some func(*loaded, walk, *gathered)
+}
+
+// walk goes over the stored labels of the series that match, and one more matcher if it is not nil, until it is told
+// false. The labels are lent.
+type walk func(more *labels.Matcher, f func(labels.Labels) bool)
+
+// collect gathers strings from all blocks that may hold something for a request.
+func (s *Store) collect(ctx context.Context, req *store.SeriesRequest, from from) (*gathered, store.Warnings, error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
@@ -121,72 +133,122 @@ func (s *Store) collect(ctx context.Context, req *store.SeriesRequest,
 	}
 	tenant := tenantOf(ctx)
 	acc := s.newAccount(tenant)
+	share := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
+	defer share.leave()
+	to := &gathered{all: map[string]struct{}{}, mem: hold{budget: &share.finding}}
+	defer to.mem.free()
 
-	var (
-		mu  sync.Mutex
-		all = map[string]bool{}
-		g   errgroup.Group
-	)
-	names := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
-	defer names.leave()
-	mem := &hold{budget: &names.finding}
-	defer mem.free()
-	g.SetLimit(openConcurrency)
-	for _, t := range ts {
-		own := s.memory.newShare(s.cfg.RequestMemoryBytesMax)
-		c := s.newCursor(ctx, req, t.block, acc, tenant, len(ts), own)
-		g.Go(func() error {
-			defer own.leave()
-			defer c.Close()
-			var err error
-			add := func(v string) {
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil && !all[v] {
-					// The string, and what a map takes for it.
-					if err = mem.reserve(int64(len(v)) + 40); err == nil {
-						all[v] = true
-					}
-				}
-			}
-			if c.openHeader() {
-				from(t, add, func(ms []*labels.Matcher, f func(labels.Labels) bool) {
-					if _, refused := s.begin(ctx, []*cursor{c}, func(int) []*labels.Matcher { return ms }, func(int) bool { return false }); refused != nil {
-						mu.Lock()
-						defer mu.Unlock()
-						err = refused
-						return
-					}
-					for c.Next() && f(c.At().Labels) {
-					}
-				})
-				if err := t.block.header.Err(); err != nil && !c.ended {
-					c.fail(damagedHeader, err)
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			ws = append(ws, c.Warnings()...)
-			if err == nil {
-				err = c.Err()
-			}
-			return err
-		})
+	cs := make([]*cursor, len(ts))
+	loaded := true
+	for i, t := range ts {
+		if len(t.matchers) > 0 {
+			// Each block has a share of its own, or those that wait for one another would hold what the others need.
+			cs[i] = s.newCursor(ctx, req, t.block, acc, tenant, len(ts), s.memory.newShare(s.cfg.RequestMemoryBytesMax))
+		} else {
+			cs[i] = s.newHeaderCursor(ctx, req, t.block, tenant)
+		}
+		loaded = loaded && len(t.matchers) == 0 && t.block.header.Loaded()
 	}
-	err = g.Wait()
+	width := openConcurrency
+	if loaded {
+		width = 1
+	}
+	each(cs, width, func(i int, c *cursor) {
+		if c.openHeader() && len(ts[i].matchers) > 0 {
+			from.some(c.block, s.walk(c, ts[i].matchers, to), to)
+		}
+	})
+	for i, c := range cs {
+		if !c.ended && len(ts[i].matchers) == 0 && err == nil && ctx.Err() == nil {
+			from.all(c.block, to)
+		}
+		if bad := c.block.header.Err(); bad != nil && !c.ended {
+			c.fail(damagedHeader, bad)
+		}
+		ws = append(ws, c.Warnings()...)
+		if err == nil {
+			err = c.Err()
+		}
+		_ = c.Close() // nothing was written
+		if len(ts[i].matchers) > 0 {
+			c.share.leave()
+		}
+	}
 	s.metrics.observe(acc, tenant)
+	if err == nil {
+		err = to.err
+	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return all, ws, nil
+	return to, ws, nil
 }
 
-// cut sorts a set and keeps the first so many; 0 is all.
-func cut(set map[string]bool, limit int) []string {
-	all := slices.Sorted(maps.Keys(set))
+func (s *Store) walk(c *cursor, ms []*labels.Matcher, to *gathered) walk {
+	return func(more *labels.Matcher, f func(labels.Labels) bool) {
+		if more != nil {
+			ms = append(slices.Clone(ms), more)
+		}
+		if _, refused := s.begin(c.ctx, []*cursor{c}, func(int) []*labels.Matcher { return ms }, func(int) bool { return false }); refused != nil {
+			to.fail(refused)
+			return
+		}
+		for c.Next() && f(c.At().Labels) {
+		}
+	}
+}
+
+// gathered is a set of strings. Its methods may be called in parallel, but first.
+type gathered struct {
+	mu   sync.Mutex
+	all  map[string]struct{}
+	last []string // what addAll was called with
+	mem  hold
+	err  error // why there are no more
+}
+
+// add adds a copy of a string; false if nothing more can be added.
+func (g *gathered) add(v string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, ok := g.all[v]; ok || g.err != nil {
+		return g.err == nil
+	}
+	// The string, and what a map takes for it.
+	if g.err = g.mem.reserve(int64(len(v)) + 40); g.err == nil {
+		g.all[strings.Clone(v)] = struct{}{}
+	}
+	return g.err == nil
+}
+
+// addAll adds copies of strings. Those of one block are mostly those of the one before.
+func (g *gathered) addAll(vs []string) {
+	if slices.Equal(vs, g.last) {
+		return
+	}
+	g.last = vs
+	for _, v := range vs {
+		g.add(v)
+	}
+}
+
+func (g *gathered) fail(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.err == nil {
+		g.err = err
+	}
+}
+
+// first sorts the strings and returns the first so many; 0 is all.
+func (g *gathered) first(limit int) []string {
+	if g == nil {
+		return nil
+	}
+	all := slices.Sorted(maps.Keys(g.all))
 	if limit > 0 && len(all) > limit {
 		all = all[:limit]
 	}

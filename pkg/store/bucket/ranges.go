@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/thanos-io/objstore"
@@ -144,7 +145,12 @@ func (o *object) readApart(ctx context.Context, pieces []piece, r run, end int64
 		return err
 	}
 	defer body.Close()
-	in := bufio.NewReaderSize(body, passBytes)
+	in := passers.Get().(*bufio.Reader)
+	in.Reset(body)
+	defer func() {
+		in.Reset(nil)
+		passers.Put(in)
+	}()
 	for i := r.from; i < r.to; i++ {
 		p := pieces[i]
 		buf, err := mem.alloc(int(min(p.length, end-p.off)))
@@ -174,6 +180,8 @@ func (o *object) readApart(ctx context.Context, pieces []piece, r run, end int64
 
 // passBytes is what is read at a time of what is passed over.
 const passBytes = 32 << 10
+
+var passers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, passBytes) }}
 
 // ended tells whether an error of a read is about the end of the object; other errors it wraps.
 func (o *object) ended(err error, at int64) (bool, error) {

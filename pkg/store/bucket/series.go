@@ -92,7 +92,7 @@ func (d *decoder) varint() int64 {
 
 // symbolTable looks symbols up, and keeps those seen last: names, and the values that neighbours share.
 type symbolTable struct {
-	header  *indexheader.Symbols
+	header  indexheader.Symbols
 	cache   []keptSymbol // empty or a power of two long
 	scratch labels.ScratchBuilder
 }
@@ -106,10 +106,13 @@ type keptSymbol struct {
 // A power of two, so that the place of a symbol is its lower bits.
 const symbolsKept = 512
 
-// expect makes room for the symbols of n series. Of a few they are hardly ever the same.
+// expect makes room for the symbols of n series. Of a few they are hardly ever the same, or neighbours.
 func (t *symbolTable) expect(n int) {
 	if n > symbolsKept/8 {
 		t.cache = make([]keptSymbol, symbolsKept)
+	}
+	if n > symbolsKept/64 {
+		t.header.Expect()
 	}
 }
 
@@ -142,9 +145,9 @@ func (t *symbolTable) labels(symbols []uint32) (labels.Labels, error) {
 	t.scratch.Reset()
 	last, sorted := "", true
 	for i := 0; i+1 < len(symbols); i += 2 {
-		name, err := t.get(symbols[i])
+		name, err := t.header.Name(symbols[i])
 		if err != nil {
-			return labels.EmptyLabels(), err
+			return labels.EmptyLabels(), corruptf("%v", err)
 		}
 		value, err := t.get(symbols[i+1])
 		if err != nil {

@@ -18,8 +18,8 @@ const (
 	// A window is what a request has in memory of the chunks of one block at a time, twice, for the next one is read
 	// while one is handed out; and again of its index entries. A request over many blocks shares this much among them,
 	// so that its need does not grow with the time it covers.
-	windowBytesAll = 32 << 20
-	windowBytesMin = 128 << 10
+	windowBytesAll = 4 << 20
+	windowBytesMin = 64 << 10
 	windowBytesMax = 2 << 20
 	// No chunk is thought to be longer, whatever the distance to the next one.
 	chunkDistanceMax = 1 << 20
@@ -58,13 +58,10 @@ type window struct {
 
 // batch is some series whose index entries have been read. Two of them take turns.
 type batch struct {
-	series    []batchSeries
-	chunks    []store.Chunk // of all series
-	chunkRefs []uint64
-	lengths   []int64 // of the chunks, 0 if unknown
-	mem       *hold
-	at        int  // series before this one have been handed out in windows
-	given     bool // somebody keeps series of it: chunks must not be used again
+	*batchArrays
+	mem   *hold
+	at    int  // series before this one have been handed out in windows
+	given bool // somebody keeps series of it: chunks must not be used again
 }
 
 // batchSeries is a series of a batch; its chunks are chunks[from:to].
@@ -86,13 +83,11 @@ type windowReader struct {
 	batchMax    int
 	windowBytes int64
 	batchSize   int
-	refs        refs     // of the matching series that are not read yet
-	taken       []uint32 // of the batch that is read
+	refs        refs // of the matching series that are not read yet
 	symbols     symbolTable
-	entry       seriesEntry
-	want        []wantedChunk
 	last        labels.Labels
 	entries     *arena
+	*scratch
 
 	batches [2]batch
 	cur     int // the batch that windows are cut from
@@ -103,6 +98,7 @@ type windowReader struct {
 // read fills w with the next window. Whoever has the window before may use it meanwhile, but none before that.
 func (r *windowReader) read(ctx context.Context, w *window) {
 	*w = window{data: w.data}
+	r.begin()
 	for b := &r.batches[r.cur]; b.at >= len(b.series); {
 		if r.refs.n == 0 {
 			w.last = true
@@ -134,12 +130,13 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	r.taken = r.refs.take(r.taken[:0], r.batchSize)
 	refs := r.taken
 	n := len(refs)
+	r.expect(n)
 	to.mem.free()
-	r.entries.reset()
 	if to.given {
-		to.chunks, to.given = nil, false
+		to.batchArrays, to.given = new(batchArrays), false
 	}
-	to.series, to.chunks, to.chunkRefs, to.lengths, to.at = to.series[:0], to.chunks[:0], to.chunkRefs[:0], to.lengths[:0], 0
+	to.at = 0
+	to.expect(n, int(min(int64(n)*r.block.chunksInRange(r.req), r.windowBytes/chunkNoteBytes)))
 
 	// A piece, twice, with its place; what it needs, the slices of its entry, an error; a page.
 	if err := to.mem.reserve(int64(n) * (16 + 16 + 8 + 8 + 24 + 24 + 16 + 72)); err != nil {
@@ -147,7 +144,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	}
 	step := r.block.refStep() // entries begin at its multiples
 	guess := (r.block.seriesLengths.guess() + step - 1) / step * step
-	pieces := make([]piece, n)
+	pieces, contents, raws, bad := r.pieces, r.contents, r.raws, r.bad
 	for i, ref := range refs {
 		pieces[i] = piece{off: int64(ref) * step, length: guess}
 		if i+1 < n {
@@ -156,19 +153,18 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 			pieces[i].length = min(guess, int64(next-ref)*step)
 		}
 	}
-	contents, raws, bad := make([][]byte, n), make([][]byte, n), make([]error, n)
 	pages, err := r.block.cachedEntries(ctx, pieces, contents, to.mem, r.acc)
 	if err != nil {
 		return context.Cause(ctx)
 	}
-	var missing []piece
-	var places []int // of missing among pieces
+	missing, places := r.missing[:0], r.places[:0]
 	for i, p := range pieces {
 		if contents[i] == nil {
 			missing = append(missing, p)
 			places = append(places, i)
 		}
 	}
+	r.missing, r.places = missing, places
 	o := r.block.object(seriesData, r.acc)
 	each := func(j int, b []byte) (int64, error) {
 		i, next := places[j], int64(0)
@@ -214,6 +210,7 @@ func (r *windowReader) readSeries(ctx context.Context, to *batch, damaged *badDa
 	// An entry's length takes a byte or two, its checksum four; then comes the next multiple of the step.
 	r.block.seriesLengths.learn(n, func(i int) int64 { return int64(len(contents[i])) + 2 + 4 })
 	r.acc.touch(seriesData, n, len(missing), bytes)
+	r.entries.free() // until the next batch
 	held := max(bytes, to.mem.reserved) / int64(n)
 	r.batchSize = max(1, min(2*n, r.batchMax, int(r.windowBytes/max(held, 1))))
 	return nil
