@@ -118,7 +118,7 @@ campaign-faults: ## Ask ten stores of which some stall or die at random
 .PHONY: compat
 compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THANOS=/path/of/thanos
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }
-	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=20m $(E2E) ./pkg/downsample ./pkg/block/merge
+	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=40m $(E2E) ./pkg/downsample ./pkg/block/merge
 
 .PHONY: compare
 compare: ## Measure queries over the same bucket beside a real Thanos: make compare THANOS=/path/of/thanos
