@@ -2,6 +2,7 @@ package components
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -52,6 +53,23 @@ func (a *blocksAPI) viewed(v block.View, err error) {
 			a.global.Blocks = append(a.global.Blocks, m)
 		}
 	}
+}
+
+// viewedBlocks are those of the last view of the whole bucket.
+func (a *blocksAPI) viewedBlocks() []*block.Meta {
+	a.mtx.Lock()
+	defer a.mtx.Unlock()
+	return a.global.Blocks
+}
+
+// viewedState tells when that was, and what the last look failed with.
+func (a *blocksAPI) viewedState() (time.Time, error) {
+	a.mtx.Lock()
+	defer a.mtx.Unlock()
+	if a.global.Err != nil {
+		return a.global.RefreshedAt, errors.New(*a.global.Err)
+	}
+	return a.global.RefreshedAt, nil
 }
 
 // sync notes how the last look at the bucket went.

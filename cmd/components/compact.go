@@ -221,14 +221,9 @@ func (c *compactFlags) watch(ctx context.Context, p *process, comp *compact.Comp
 
 // addAPI serves the blocks and the state of the work. The view of the whole bucket has a look of its own.
 func (c *compactFlags) addAPI(p *process, hs *serve.HTTP, bkt thanosobjstore.InstrumentedBucket, comp *compact.Compactor) error {
-	prefix, err := c.web.prefix()
+	prefix, err := c.web.routePrefix(c.webRoute)
 	if err != nil {
 		return err
-	}
-	if c.webRoute != "" {
-		if prefix, err = pathPrefix(c.webRoute); err != nil {
-			return fmt.Errorf("flag --web.route-prefix: %w", err)
-		}
 	}
 	blocks := &blocksAPI{label: c.webLabel, loaded: comp.Blocks, bkt: bkt, readOnly: c.noAdmin, logger: p.logger}
 	viewer, err := block.NewFetcher(bkt, block.FetcherConfig{

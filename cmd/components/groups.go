@@ -114,6 +114,18 @@ func (w *webFlags) prefix() (string, error) {
 	return p, nil
 }
 
+// routePrefix is the path under which the API is served: the route prefix, or that of the external one.
+func (w *webFlags) routePrefix(route string) (string, error) {
+	if route == "" {
+		return w.prefix()
+	}
+	p, err := pathPrefix(route)
+	if err != nil {
+		return "", fmt.Errorf("flag --web.route-prefix: %w", err)
+	}
+	return p, nil
+}
+
 // pathPrefix reads a prefix: a path, or a whole URL, of which the path counts. It has a leading slash
 // and no trailing one; the root is "".
 func pathPrefix(s string) (string, error) {

@@ -321,7 +321,7 @@ func TestSecondSignal(t *testing.T) {
 func TestFlagWarnings(t *testing.T) {
 	f := func(component string, warn map[string]string, args ...string) {
 		t.Helper()
-		c, fault := parse(t, append([]string{component}, args...)...)
+		c, fault := parse(t, append(strings.Fields(component), args...)...)
 		if c == nil {
 			t.Fatal(fault)
 		}
@@ -356,7 +356,7 @@ func TestFlagWarnings(t *testing.T) {
 	// Every flag of the table, set to something else than its default.
 	for component, flags := range later {
 		for name := range flags {
-			c, _ := parse(t, component)
+			c, _ := parse(t, strings.Fields(component)...)
 			f(component, map[string]string{name: "no effect yet"}, otherThanDefault(t, c.flags.get(name))...)
 		}
 	}

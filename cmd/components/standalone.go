@@ -4,6 +4,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/standalone"
 )
@@ -19,6 +20,9 @@ type standaloneFlags struct {
 	configFile    string
 	retention     time.Duration
 	blockDuration time.Duration
+	keep          [3]time.Duration
+	noCompaction  bool
+	noDownsample  bool
 
 	engine        string
 	timeout       time.Duration
@@ -48,9 +52,14 @@ func (c *standaloneFlags) bind(fs *flags) {
 	requestLogFlags(fs, &c.requestLog)
 	objstoreFlags(fs, &c.objstore, false)
 	fs.string(&c.dataDir, "data-dir", standalone.DefaultDataDir, "Folder that everything is kept in; made if it is not there.")
-	fs.string(&c.configFile, "config.file", "", "Path of a prometheus.yml whose scrape_configs are used, read again on SIGHUP and POST /-/reload. Without one, Koios scrapes itself.")
+	fs.string(&c.configFile, "config.file", "", "Path of a prometheus.yml whose scrape_configs are used, read again on SIGHUP and POST /-/reload. It may have a section object_storage beside them. See also --objstore.config. Without one, Koios scrapes itself.")
 	fs.goDuration(&c.retention, "tsdb.retention", standalone.DefaultRetention.String(), "How long a block stays in the TSDB once it is served from the bucket.")
 	fs.goDuration(&c.blockDuration, "tsdb.block-duration", standalone.DefaultBlockDuration.String(), "Time that a block covers. For tests: leave it.").Hidden()
+	for i, r := range []string{"raw", "5m", "1h"} {
+		fs.promDuration(&c.keep[i], "retention.resolution-"+r, "0d", "How long the bucket keeps data of resolution "+r+"; 0d is for good. Data that a coarser resolution should hold is kept until it does.")
+	}
+	fs.bool(&c.noCompaction, "compact.disable", false, "Merge, downsample and delete nothing in the bucket: another process does.")
+	fs.bool(&c.noDownsample, "downsampling.disable", false, "Make no blocks of 5m and 1h.")
 	fs.enum(&c.engine, "query.promql-engine", "thanos", "PromQL engine of requests that name none: thanos is the fast one, and leaves what it is known to be wrong about to prometheus.", "prometheus", "thanos")
 	fs.promDuration(&c.timeout, "query.timeout", "2m", "How long one query may take.")
 	fs.int(&c.maxConcurrent, "query.max-concurrent", "20", "Number of queries that are worked on at a time; others wait.")
@@ -86,13 +95,18 @@ func (c *standaloneFlags) config(p *process) (standalone.Config, error) {
 		HTTP:           c.http,
 		GRPC:           c.grpc,
 		Greeting:       os.Stdout,
+		NoCompaction:   c.noCompaction,
+		NoDownsampling: c.noDownsample,
+		BucketRetention: map[int64]time.Duration{
+			block.ResolutionRaw: c.keep[0], block.Resolution5m: c.keep[1], block.Resolution1h: c.keep[2],
+		},
 	}
 	cfg.Query.Engine, cfg.Query.Timeout, cfg.Query.MaxConcurrent = c.engine, c.timeout, c.maxConcurrent
 	cfg.API.ReplicaLabels, cfg.API.DisableCORS = c.replicaLabels, c.disableCORS
 	cfg.API.Status.Flags = p.flags.status()
 
 	var err error
-	if cfg.Bucket, err = c.objstore.read(); err != nil {
+	if cfg.Bucket, err = c.bucket(); err != nil {
 		return cfg, err
 	}
 	if cfg.HTTP.RequestLog, err = readRequestLog(&c.requestLog); err != nil {

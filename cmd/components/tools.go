@@ -172,29 +172,3 @@ func toolsRulesCheck() Component {
 		},
 	}
 }
-
-// web is declared, so that manifests with it get a clear answer.
-func (t *bucketTool) web() Component {
-	return Component{
-		name: "web",
-		help: "Serve a page of the blocks of a bucket (not there yet).",
-		bind: func(fs *flags) runner {
-			var (
-				choice       choiceFlags
-				c            compactFlags
-				refresh      time.Duration
-				label, route string
-			)
-			httpFlags(fs, &c.http)
-			c.web.bind(fs)
-			fs.string(&route, "web.route-prefix", "", "Path under which the page and its API are served.")
-			fs.string(&label, "label", noDefault, "External label that groups the blocks on the page.")
-			fs.goDuration(&refresh, "refresh", "30m", "Time between two looks at the bucket.")
-			fs.bool(&c.noAdmin, "disable-admin-operations", false, "Refuse to mark blocks over the API.")
-			choice.bindTimes(fs)
-			choice.bindSelector(fs)
-			choice.bindTimeout(fs)
-			return notYet("tools bucket web", "koios compact and koios store serve the blocks under /api/v1/blocks; see also tools bucket inspect")
-		},
-	}
-}

@@ -18,10 +18,6 @@ import (
 	"github.com/koios-metrics/koios/pkg/store/bucket"
 )
 
-// deletionDelay is how long a block that was marked for deletion is still answered from: whoever replaced it
-// has its successor in the bucket by then.
-const deletionDelay = 24 * time.Hour
-
 // openBucket opens the configured bucket, or the one in the data folder.
 func (s *Standalone) openBucket() (upstream.InstrumentedBucket, error) {
 	content := s.cfg.Bucket
@@ -45,7 +41,7 @@ func (s *Standalone) openStore() (*bucket.Store, error) {
 		DataDir:                  s.cfg.storeDir(),
 		SyncInterval:             s.cfg.SyncInterval,
 		InitialSyncTimeout:       s.cfg.SyncInterval,
-		IgnoreDeletionMarksDelay: deletionDelay,
+		IgnoreDeletionMarksDelay: s.cfg.deleteDelay() / 2, // what replaces a block is known by then
 		MemoryBytesMax:           s.cfg.MemoryBytesMax,
 	}, log.With(s.logger, "component", "store"), s.reg)
 }

@@ -41,9 +41,14 @@ type Config struct {
 	Bucket []byte
 	// BlockDuration is the time that a block covers. A block is cut when half as much again has passed.
 	BlockDuration time.Duration
-	// Retention is how long a block stays in the TSDB once it is in the bucket. The bucket keeps blocks for
-	// good.
+	// Retention is how long a block stays in the TSDB once it is in the bucket.
 	Retention time.Duration
+	// BucketRetention is how long the bucket keeps data of each resolution (in ms); 0 is for good.
+	BucketRetention map[int64]time.Duration
+	// NoCompaction leaves the bucket to another process: nothing is merged, downsampled or deleted.
+	NoCompaction bool
+	// NoDownsampling makes no blocks of 5m and 1h.
+	NoDownsampling bool
 	// ShipInterval and SyncInterval are the times between two looks at what can be shipped, and at what is in
 	// the bucket.
 	ShipInterval, SyncInterval time.Duration

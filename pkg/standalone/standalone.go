@@ -20,6 +20,7 @@ import (
 
 	"github.com/koios-metrics/koios/pkg/block"
 	"github.com/koios-metrics/koios/pkg/cache"
+	"github.com/koios-metrics/koios/pkg/compact"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/shipper"
@@ -189,12 +190,21 @@ func (s *Standalone) work(ctx context.Context) (err error) {
 	if err := s.apply(s.first); err != nil {
 		return err
 	}
+	var compactor *compact.Compactor
+	if !s.cfg.NoCompaction {
+		if compactor, err = s.openCompactor(); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	looked := make(chan struct{})
 	g.Go(func() error { return scraper.run(ctx) })
 	g.Go(func() error { return ship.Run(ctx) })
 	g.Go(func() error { return s.watchBucket(ctx, recent, looked) })
 	g.Go(func() error { return s.sayReady(ctx, looked) })
+	if compactor != nil {
+		g.Go(func() error { return s.compact(ctx, compactor, looked) })
+	}
 	return g.Wait()
 }
 
