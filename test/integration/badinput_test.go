@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +104,8 @@ func refused(t *testing.T, err error, words string) {
 	t.Errorf("%q does not speak of %s", no.Message, words)
 }
 
-// What is broken in a bucket is skipped and counted; the rest is served.
+// What is broken in a bucket is set aside, counted, logged and listed; the rest is served, with a warning that names the
+// blocks that were ones, and their time.
 func TestBrokenBlocksInTheBucket(t *testing.T) {
 	p, ids := prometheusOf(t, "a", dataset.A)
 	p.Launch(t)
@@ -113,7 +117,7 @@ func TestBrokenBlocksInTheBucket(t *testing.T) {
 	side.Stop(t)
 	p.Stop(t)
 
-	const malformed, half, unreadable = "01HBRKENMETA00000000000000", "01HHAF00000000000000000000", "01HNTREADABE00000000000000"
+	const malformed, half, unreadable, future = "01HBRKENMETA00000000000000", "01HHAF00000000000000000000", "01HNTREADABE00000000000000", "01HVERS00N0000000000000000"
 	meta, err := os.ReadFile(filepath.Join(bucket, ids[0].String(), "meta.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -135,6 +139,9 @@ func TestBrokenBlocksInTheBucket(t *testing.T) {
 	write(unreadable+"/meta.json", []byte(strings.ReplaceAll(string(meta), ids[0].String(), unreadable)))
 	write(unreadable+"/chunks/000001", []byte("these bytes are no chunk"))
 	write(unreadable+"/index", []byte("these bytes are no index"))
+	anew := regexp.MustCompile(`"version": ?1,`).ReplaceAll(meta, []byte(`"version": 9,`))
+	write(future+"/meta.json", []byte(strings.ReplaceAll(string(anew), ids[0].String(), future)))
+	write(future+"/index", []byte("of a format that is to come"))
 	write("notes.txt", []byte("not a block"))
 
 	store := fleet.StartStore(t, bucket)
@@ -146,7 +153,34 @@ func TestBrokenBlocksInTheBucket(t *testing.T) {
 	}
 	compare(t, question{expr: `state`}, asked, want, got.Without(external("a")))
 
-	for state, want := range map[string]float64{"corrupted-meta-json": 1, "no-meta-json": 1} {
+	_, listed := fleet.Get(t.Context(), store.URL+"/api/v1/blocks?view=loaded")
+	var m struct{ MinTime, MaxTime int64 }
+	if err := json.Unmarshal(meta, &m); err != nil {
+		t.Fatal(err)
+	}
+	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05") }
+	for id, cause := range map[string]string{unreadable: "corrupt", future: "version is 9"} {
+		if i := slices.IndexFunc(got.Warnings, func(w string) bool { return strings.Contains(w, "block "+id) }); i < 0 {
+			t.Errorf("no warning names %s: %q", id, got.Warnings)
+		} else if w := got.Warnings[i]; !strings.Contains(w, at(m.MinTime)) || !strings.Contains(w, at(m.MaxTime)) || !strings.Contains(w, cause) {
+			t.Errorf("warning %q", w)
+		}
+	}
+	var blocks struct {
+		Data struct {
+			SetAside []struct{ ULID, Cause string }
+		}
+	}
+	if err := json.Unmarshal([]byte(listed), &blocks); err != nil {
+		t.Fatal(err, listed)
+	}
+	for id, cause := range map[string]string{malformed: "decode JSON", half: "meta.json", unreadable: "corrupt", future: "version is 9"} {
+		if !slices.ContainsFunc(blocks.Data.SetAside, func(b struct{ ULID, Cause string }) bool { return b.ULID == id && strings.Contains(b.Cause, cause) }) {
+			t.Errorf("%s is not listed as set aside: %+v", id, blocks.Data.SetAside)
+		}
+	}
+
+	for state, want := range map[string]float64{"corrupted-meta-json": 2, "no-meta-json": 1} {
 		if n, ok := store.Metric(t, "thanos_blocks_meta_synced", `state="`+state+`"`); n != want || !ok {
 			t.Errorf("thanos_blocks_meta_synced of %s is %v (%v), want %v", state, n, ok, want)
 		}
@@ -154,7 +188,7 @@ func TestBrokenBlocksInTheBucket(t *testing.T) {
 	if n, _ := store.Metric(t, "thanos_bucket_store_block_load_failures_total"); n < 1 {
 		t.Errorf("thanos_bucket_store_block_load_failures_total is %v, want 1 or more", n)
 	}
-	for _, id := range []string{malformed, half, unreadable} {
+	for _, id := range []string{malformed, half, unreadable, future} {
 		if !strings.Contains(store.Log(), id) {
 			t.Errorf("the log of the store does not name %s", id)
 		}
