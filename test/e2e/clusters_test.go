@@ -205,7 +205,7 @@ func wrongCertificates(t *testing.T, observer *world, east, west *cluster) {
 		fleet.Eventually(t, name+": the refusal is told", wait, func() error {
 			line := observer.log.line("query-"+name+":", "level=warn", c.address, c.reason)
 			if line == "" {
-				return fmt.Errorf("stores %v\n%s", q.stores(), observer.log.tail(10))
+				return fmt.Errorf("the last lines are\n%s", observer.log.tail(10, "query-"+name+":"))
 			}
 			t.Log(line)
 			return nil

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 )
 
 // Two Prometheus servers scrape the same target. A querier over their sidecars shows each series once, both replicas
-// when it is told to, and goes on when one replica is killed.
+// when it is told to, and goes on when one replica is killed. So does a querier over that querier, and one over both of
+// them, which meets each replica twice.
 func TestPair(t *testing.T) {
 	w := newWorld(t, "pair")
 	sidecars := map[string]*container{}
@@ -23,25 +25,36 @@ func TestPair(t *testing.T) {
 	query := w.query("query", []string{"sidecar-a", "sidecar-b"}).ready()
 	query.waitStores(2)
 
-	series := func(dedup string) *answer.Answer {
-		return query.ask(answer.At(`up{job="live"}`, time.Now(), "dedup", dedup))
-	}
-	fleet.Eventually(t, "both replicas have samples", wait, func() error {
-		if n := len(series("false").Series); n != 2 {
-			return fmt.Errorf("%d series", n)
+	second := w.query("second", []string{"query"}).ready()
+	second.waitStores(1)
+	third := w.query("third", []string{"second", "query"}).ready()
+	third.waitStores(2)
+
+	for _, q := range []*container{query, second, third} {
+		fleet.Eventually(t, q.Name()+" has samples of both replicas", wait, func() error { return replicas(q, "false", "a", "b") })
+		if err := replicas(q, "true", ""); err != nil {
+			t.Errorf("%s, deduplicated: %v", q.Name(), err)
 		}
-		return nil
-	})
-	one := series("true")
-	if len(one.Series) != 1 || one.Series[0].Labels["replica"] != "" || one.Series[0].Labels["cluster"] != "eu" {
-		t.Fatalf("deduplicated: %+v", one.Series)
 	}
 	sidecars["a"].kill()
-	fleet.Eventually(t, "one replica answers alone", wait, func() error {
-		a := series("true")
-		if len(a.Series) != 1 {
-			return fmt.Errorf("%d series", len(a.Series))
+	for _, q := range []*container{query, second, third} {
+		fleet.Eventually(t, q.Name()+" goes on with one replica", wait, func() error { return replicas(q, "true", "") })
+	}
+}
+
+// replicas checks that a querier shows one series for each of the values of the replica label.
+func replicas(q *container, dedup string, want ...string) error {
+	a := q.ask(answer.At(`up{job="live"}`, time.Now(), "dedup", dedup))
+	var seen []string
+	for _, s := range a.Series {
+		if s.Labels["cluster"] != "eu" {
+			return fmt.Errorf("labels %v", s.Labels)
 		}
-		return nil
-	})
+		seen = append(seen, s.Labels["replica"])
+	}
+	slices.Sort(seen)
+	if !slices.Equal(seen, want) {
+		return fmt.Errorf("replicas %q, want %q", seen, want)
+	}
+	return nil
 }

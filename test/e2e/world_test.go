@@ -191,7 +191,11 @@ func (c *container) waitStores(n int) {
 	c.t.Helper()
 	fleet.Eventually(c.t, fmt.Sprintf("%s sees %d endpoints", c.Name(), n), wait, func() error {
 		seen := 0
-		for name, refused := range c.stores() {
+		all, err := c.stores()
+		if err != nil {
+			return err
+		}
+		for name, refused := range all {
 			if refused != "" {
 				return fmt.Errorf("%s: %s", name, refused)
 			}
@@ -205,18 +209,17 @@ func (c *container) waitStores(n int) {
 }
 
 // stores are the endpoints that a querier lists, each with the last error.
-func (c *container) stores() map[string]string {
-	c.t.Helper()
+func (c *container) stores() (map[string]string, error) {
 	var byType map[string][]struct {
 		Name      string  `json:"name"`
 		LastError *string `json:"lastError"`
 	}
 	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.url()+"/api/v1/stores", nil)
 	if err != nil {
-		c.t.Fatal(err)
+		return nil, err
 	}
 	if _, err := answer.Do(req, &byType); err != nil {
-		c.t.Fatalf("stores of %s: %v", c.Name(), err)
+		return nil, err
 	}
 	all := map[string]string{}
 	for _, list := range byType {
@@ -227,7 +230,7 @@ func (c *container) stores() map[string]string {
 			}
 		}
 	}
-	return all
+	return all, nil
 }
 
 // containerLog keeps what the containers of a world write. Its methods may be called in parallel.
