@@ -118,7 +118,7 @@ campaign-faults: ## Ask ten stores of which some stall or die at random
 .PHONY: compat
 compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THANOS=/path/of/thanos
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compat THANOS=/path/of/thanos" >&2; exit 1; }
-	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=20m $(E2E) ./pkg/downsample ./pkg/block/merge
+	KOIOS_PROMETHEUS=$(BIN)/prometheus KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=BesideThanos -timeout=40m $(E2E) ./pkg/downsample ./pkg/block/merge
 
 .PHONY: compare
 compare: ## Measure queries over the same bucket beside a real Thanos: make compare THANOS=/path/of/thanos
@@ -181,9 +181,13 @@ campaign-store: ## Ask generated blocks as Koios and as Prometheus's own reader 
 
 SEQUENCES ?= 1000
 .PHONY: campaign-frontend
-campaign-frontend: ## Ask sequences of generated questions of a frontend and its querier (FIRST=0 SEQUENCES=1000 SEED=1 QUERIES=10000); FIRST goes on
-	KOIOS_FRONTEND_SEQUENCES=$(SEQUENCES) FIRST=$(FIRST) $(GO) test -count=1 -timeout=0 -run='^TestRangesEqualTheQueriers$$' -v ./test/frontend
+campaign-frontend: ## Ask sequences of generated questions of frontends and their querier (FIRST=0 SEQUENCES=1000 SEED=1 QUERIES=10000); with STATE=/path/to/file it goes on where it ended
+	GOGC=off GOMEMLIMIT=1GiB KOIOS_FRONTEND_SEQUENCES=$(SEQUENCES) FIRST=$(FIRST) KOIOS_FRONTEND_STATE=$(STATE) $(GO) test -count=1 -timeout=0 -run='^TestRangesEqualTheQueriers$$' -v ./test/frontend
 	KOIOS_FRONTEND_QUERIES=$(QUERIES) SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run='^TestShardsEqualTheWhole$$' -v ./test/frontend
+
+.PHONY: campaign-frontend-cache
+campaign-frontend-cache: ## Kill, stop, fill and damage memcached and Redis behind a frontend's process, and compare its answers
+	KOIOS_FRONTEND_REQUESTS=1000 $(GO) test -count=1 -timeout=0 -run='^TestProcessWithRealCaches$$' -v ./test/frontend
 
 .PHONY: hostile
 hostile: ## Ask a store of 512 MiB for everything of 1.2 million series, 500 times and 20 at once; needs root

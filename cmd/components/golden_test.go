@@ -94,11 +94,10 @@ var absent = map[string]string{
 	"cortex_rediscache_*":                          "thanos_redis_operation_duration_seconds tells it, with a cache in Redis",
 	"cortex_query_fetched_*":                       "queriers do not tell it",
 
-	"thanos_bucket_store_cached_postings_*": "postings are cached as they stand in the index",
-	"thanos_store_bucket_cache_*":           "it appears with --store.caching-bucket.config",
-	"thanos_cache_inmemory_*":               "it appears with --store.caching-bucket.config",
-	"thanos_cache_memcached_*":              "it appears with --store.caching-bucket.config",
-	"thanos_cache_redis_*":                  "it appears with --store.caching-bucket.config",
+	"thanos_store_bucket_cache_*": "it appears with --store.caching-bucket.config",
+	"thanos_cache_inmemory_*":     "it appears with --store.caching-bucket.config",
+	"thanos_cache_memcached_*":    "it appears with --store.caching-bucket.config",
+	"thanos_cache_redis_*":        "it appears with --store.caching-bucket.config",
 }
 
 func absence(metric string) (reason string, ok bool) {

@@ -16,10 +16,12 @@ var later = map[string]map[string]string{
 	"compact": {
 		"web.prefix-header": "there is no page yet",
 	},
+	"tools bucket web": {
+		"web.prefix-header": "there is no page yet",
+	},
 	"sidecar": {},
 	"store": {
 		"web.prefix-header": "there is no page yet",
-		"web.disable":       "there is no page yet",
 	},
 }
 

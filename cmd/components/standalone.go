@@ -24,6 +24,7 @@ type standaloneFlags struct {
 	timeout       time.Duration
 	maxConcurrent int
 	memory        uint64
+	answers       uint64
 	replicaLabels []string
 	disableCORS   bool
 }
@@ -54,6 +55,7 @@ func (c *standaloneFlags) bind(fs *flags) {
 	fs.promDuration(&c.timeout, "query.timeout", "2m", "How long one query may take.")
 	fs.int(&c.maxConcurrent, "query.max-concurrent", "20", "Number of queries that are worked on at a time; others wait.")
 	fs.bytes(&c.memory, "query.max-memory", "1GB", "Memory for the series and chunks of all queries together; a query past it is refused.")
+	fs.bytes(&c.answers, "query.max-kept-answers", "100MB", "Memory for the answers to range queries that are kept, so that what is asked again is not evaluated again; 0 keeps none.")
 	fs.strings(&c.replicaLabels, "query.replica-label", "Label that tells replicas of the same data apart; series that differ in it alone are deduplicated (repeatable).")
 	fs.bool(&c.disableCORS, "web.disable-cors", false, "Leave out the headers that let pages of other origins use the API.")
 }
@@ -80,6 +82,7 @@ func (c *standaloneFlags) config(p *process) (standalone.Config, error) {
 		BlockDuration:  c.blockDuration,
 		Retention:      c.retention,
 		MemoryBytesMax: int64(c.memory),
+		AnswerBytesMax: int64(c.answers),
 		HTTP:           c.http,
 		GRPC:           c.grpc,
 		Greeting:       os.Stdout,

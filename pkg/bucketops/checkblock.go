@@ -83,7 +83,9 @@ func checkFiles(ctx context.Context, bkt objstore.BucketReader, m *block.Meta, f
 	err := bkt.Iter(ctx, m.ULID.String()+objstore.DirDelim, func(name string) error {
 		rel := strings.TrimPrefix(name, m.ULID.String()+objstore.DirDelim)
 		there[rel] = true
-		if _, ok := listed[rel]; !ok && !belongs(rel) && !(unlisted && strings.HasPrefix(rel, block.ChunksDirname+"/")) {
+		_, ok := listed[rel]
+		ok = ok || belongs(rel) || unlisted && strings.HasPrefix(rel, block.ChunksDirname+"/")
+		if !ok {
 			fs.add(KindStray, "%s", rel)
 		}
 		return nil

@@ -60,6 +60,7 @@ type Compactor struct {
 	groups   []*Group // as last planned
 	planned  []Step
 	progress time.Time // when something last went on, or there was nothing to do
+	pace     pace
 	pending  atomic.Bool
 	stopped  atomic.Bool
 }
@@ -68,6 +69,7 @@ type Compactor struct {
 type running struct {
 	Step  Step      `json:"step"`
 	Since time.Time `json:"since"`
+	bytes int64     // of the inputs
 }
 
 // New makes a Compactor. It empties its working directory; nothing is asked of the bucket yet.
@@ -244,8 +246,19 @@ func (c *Compactor) next(under map[string]Step, busy map[ulid.ULID]bool) (steps 
 		}
 	}
 	c.failures.keep(planned, now)
+	working := map[string]bool{}
+	for _, st := range p.Steps {
+		if st.Kind == KindMerge || st.Kind == KindDownsample {
+			working[st.Group] = true
+		}
+	}
+	for _, st := range under {
+		working[st.Group] = true
+	}
 	c.mu.Lock()
 	c.groups, c.planned = p.Groups, p.Steps
+	c.pace.plan(working, now)
+	c.metrics.behind.Set(c.pace.longest(now).Seconds())
 	c.mu.Unlock()
 	if !pending && len(under) == 0 {
 		c.progressed()
@@ -271,8 +284,9 @@ func (c *Compactor) start(ctx context.Context, st Step, under map[string]Step, b
 	for _, id := range st.Inputs {
 		busy[id] = true
 	}
+	bytes := stepBytes(c.known(), st)
 	c.mu.Lock()
-	c.running[key] = running{Step: st, Since: c.cfg.Now()}
+	c.running[key] = running{Step: st, Since: c.cfg.Now(), bytes: bytes}
 	c.mu.Unlock()
 	go func() {
 		release, err := c.leases.take(ctx, st)
@@ -294,6 +308,9 @@ func (c *Compactor) finish(ctx context.Context, o outcome, under map[string]Step
 		delete(busy, id)
 	}
 	c.mu.Lock()
+	if r := c.running[stepID(o.st)]; o.err == nil && (o.st.Kind == KindMerge || o.st.Kind == KindDownsample) {
+		c.pace.ended(r.bytes, c.cfg.Now().Sub(r.Since))
+	}
 	delete(c.running, stepID(o.st))
 	c.mu.Unlock()
 	var be *bucketError
@@ -397,6 +414,19 @@ func (c *Compactor) count() {
 	c.metrics.todoMergedBlocks.Set(float64(t.MergedBlocks))
 	c.metrics.todoDownsamples.Set(float64(t.Downsamples))
 	c.metrics.todoDeletions.Set(float64(t.Deletions))
+	c.mu.Lock()
+	c.metrics.behind.Set(c.pace.longest(c.cfg.Now()).Seconds())
+	c.mu.Unlock()
+}
+
+// known are the blocks by their ids.
+func (c *Compactor) known() map[ulid.ULID]*Block {
+	blocks, _, _ := c.eyes.seen()
+	known := make(map[ulid.ULID]*Block, len(blocks))
+	for _, b := range blocks {
+		known[b.Meta.ULID] = b
+	}
+	return known
 }
 
 // block returns what is known of a block, nil if nothing is.

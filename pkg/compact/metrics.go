@@ -20,7 +20,7 @@ type metrics struct {
 	downsamples, downsampleFailures                                                 *prometheus.CounterVec
 	downsampleDuration                                                              *prometheus.HistogramVec
 	todoMerges, todoMergedBlocks, todoDeletions, todoDownsamples                    prometheus.Gauge
-	deleteDelay, consistencyDelay, lastProgress, waiting                            prometheus.Gauge
+	deleteDelay, consistencyDelay, lastProgress, behind, waiting                    prometheus.Gauge
 	tsdb                                                                            tsdbMetrics
 }
 
@@ -100,6 +100,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		deleteDelay:      gauge("thanos_delete_delay_seconds", "How long a block stays after it was marked for deletion, in seconds."),
 		consistencyDelay: gauge("thanos_consistency_delay_seconds", "Age at which a block is worked on, in seconds."),
 		lastProgress:     gauge("koios_compact_last_progress_timestamp_seconds", "When a step last ended well, or there was nothing to do, in seconds since the epoch."),
+		behind:           gauge("koios_compact_behind_seconds", "How long the group has had something to merge or downsample that has had so the longest, in seconds."),
 		waiting:          gauge("koios_compact_waiting_steps", "Steps that failed and wait for their next try."),
 		tsdb:             newTSDBMetrics(f),
 	}

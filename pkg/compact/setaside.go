@@ -191,20 +191,28 @@ func (c *Compactor) bringBack(ctx context.Context, id ulid.ULID, why string) err
 	if err := block.RemoveMark(ctx, c.bkt, id, SetAsideFilename); err != nil {
 		return err
 	}
+	var keepNoDownsample, keepNoCompact bool
 	nd, err := block.ReadNoDownsampleMark(ctx, c.bkt, id)
-	if err == nil && nd != nil && strings.HasPrefix(nd.Details, setAsideDetails) {
-		err = block.RemoveMark(ctx, c.bkt, id, block.NoDownsampleMarkFilename)
+	if err == nil && nd != nil {
+		if keepNoDownsample = !strings.HasPrefix(nd.Details, setAsideDetails); !keepNoDownsample {
+			err = block.RemoveMark(ctx, c.bkt, id, block.NoDownsampleMarkFilename)
+		}
 	}
 	if err != nil {
 		return err
 	}
 	nc, err := block.ReadNoCompactMark(ctx, c.bkt, id)
-	if err == nil && nc != nil && strings.HasPrefix(nc.Details, setAsideDetails) {
-		err = block.RemoveMark(ctx, c.bkt, id, block.NoCompactMarkFilename)
+	if err == nil && nc != nil {
+		if keepNoCompact = !strings.HasPrefix(nc.Details, setAsideDetails); !keepNoCompact {
+			err = block.RemoveMark(ctx, c.bkt, id, block.NoCompactMarkFilename)
+		}
 	}
 	if err != nil {
 		return err
 	}
+	c.eyes.note(result{marked: map[ulid.ULID]func(*Block){id: func(b *Block) {
+		b.NoCompact, b.NoDownsample, b.SetAside = keepNoCompact, keepNoDownsample, false
+	}}})
 	c.eyes.fetcher.Forget(id)
 	return nil
 }

@@ -13,6 +13,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// discarding is an http.ResponseWriter that only counts.
+type discarding struct {
+	header      http.Header
+	code, bytes int
+}
+
+func (d *discarding) Header() http.Header { return d.header }
+func (d *discarding) WriteHeader(c int)   { d.code = c }
+func (d *discarding) Write(b []byte) (int, error) {
+	d.bytes += len(b)
+	return len(b), nil
+}
+
 // BenchmarkDay asks for a day of 1,000 series at a minute's step: without a cache, from the cache, and a minute later.
 // The querier's side is a text that is ready. It reports what one series costs.
 func BenchmarkDay(b *testing.B) {
@@ -66,10 +79,10 @@ func BenchmarkDay(b *testing.B) {
 				b.Fatal(err)
 			}
 			ask := func(end int64) {
-				w := httptest.NewRecorder()
+				w := &discarding{header: http.Header{}}
 				f.ServeHTTP(w, httptest.NewRequest(http.MethodGet, fmt.Sprintf("%s?query=up&start=%d&end=%d&step=60", rangePath, start, end), nil))
-				if w.Code != 200 || w.Body.Len() < series*steps*10 {
-					b.Fatal(w.Code, w.Body.Len())
+				if w.code > 200 || w.bytes < series*steps*10 {
+					b.Fatal(w.code, w.bytes)
 				}
 			}
 			ask(start + (steps-1)*60)
@@ -91,6 +104,7 @@ func BenchmarkDay(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/series, "ns/series")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/series/steps, "ns/point")
 		})
 	}
 }

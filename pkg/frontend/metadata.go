@@ -22,7 +22,7 @@ import (
 
 // MetadataConfig says what is done to requests for labels, label values and series.
 type MetadataConfig struct {
-	// RangeMs is how far back a request without a start looks, in ms.
+	// RangeMs is how far back a request without a start looks, in ms; with 0 such a request goes down as it is.
 	RangeMs int64
 	// SplitMs is how long the parts are that a request is split into, in ms; 0 splits nothing.
 	SplitMs int64
@@ -69,6 +69,9 @@ func parseMetadata(c call, form url.Values, cfg *MetadataConfig, now int64) (*me
 		}
 	}
 	if q.start == math.MinInt64 {
+		if cfg.RangeMs <= 0 {
+			return nil, errMissing
+		}
 		q.start = q.end - cfg.RangeMs
 	}
 	if s := form.Get("limit"); s != "" {

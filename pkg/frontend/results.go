@@ -38,6 +38,8 @@ func (r *results) do(ctx context.Context, q *rangeQuery) (*rangeAnswer, error) {
 		r.metrics.uncacheable.Inc()
 		return r.next.do(ctx, q)
 	}
+	// A range that is not aligned ends with its last step. (What says @ end() is not for keeping.)
+	q = q.during(q.start, q.start+(q.end-q.start)/q.step*q.step)
 	id := r.identity(q)
 	key := id.key(q.step)
 	var old []extent

@@ -120,6 +120,13 @@ func TestSplittable(t *testing.T) {
 	f(`label_replace(sum by (a, b) (up), "a", "$1", "b", "(.*)")`, false)
 	f(`label_replace(sum without (a) (up), "a", "$1", "b", "(.*)")`, true)
 	f(`abs(label_replace(sum by (b) (up), "__name__", "$1", "b", "(.*)"))`, false)
+	f(`topk(2, up @ 0)`, true)
+	f(`topk((2), up @ 0)`, true)
+	f(`topk(scalar(a), up)`, true)
+	f(`topk(scalar(a), up @ 0)`, false)
+	f(`quantile(scalar(a), rate(up[5m] @ end()))`, false)
+	f(`quantile(scalar(a), max_over_time(up[5m:] @ 0))`, false)
+	f(`quantile(time() % 2, vector(1))`, false)
 	f(`absent({job="a"})`, false)
 	f(`absent(up)`, true)
 }

@@ -21,12 +21,44 @@ func splittable(expr parser.Expr) bool {
 			ok = ok && callSplits(n)
 		case *parser.UnaryExpr:
 			ok = ok && oneMetric(n.Expr)
+		case *parser.AggregateExpr:
+			ok = ok && paramSplits(n)
 		case *parser.StepInvariantExpr:
 			ok = false // nobody sends it, and what is in it is not looked at
 		}
 		return nil
 	})
 	return ok
+}
+
+// paramSplits tells whether an aggregation is evaluated at each step. PromQL evaluates one over what is the same at each
+// step, as with @, only at the first, whatever its parameter does: `quantile(scalar(a), b @ 0)` depends on where the
+// range begins.
+func paramSplits(e *parser.AggregateExpr) bool {
+	param := e.Param
+	for {
+		p, ok := param.(*parser.ParenExpr)
+		if !ok {
+			break
+		}
+		param = p.Expr
+	}
+	switch param.(type) {
+	case nil, *parser.NumberLiteral, *parser.StringLiteral:
+		return true
+	}
+	selectors, fixed := 0, false
+	parser.Inspect(e.Expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.VectorSelector:
+			selectors++
+			fixed = fixed || n.Timestamp != nil || n.StartOrEnd != 0
+		case *parser.SubqueryExpr:
+			fixed = fixed || n.Timestamp != nil || n.StartOrEnd != 0
+		}
+		return nil
+	})
+	return selectors > 0 && !fixed
 }
 
 // keepName are the functions of ranges and of single samples that keep the name of the metric.

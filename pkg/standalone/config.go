@@ -56,6 +56,9 @@ type Config struct {
 	Query query.Config
 	API   api.Config
 
+	// AnswerBytesMax bounds the memory in bytes of the answers to range queries that are kept; 0 keeps none.
+	AnswerBytesMax int64
+
 	// HTTP and GRPC are where queries and StoreAPI are served.
 	HTTP serve.HTTPConfig
 	GRPC serve.GRPCConfig
@@ -98,6 +101,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MemoryBytesMax < 0 {
 		return fmt.Errorf("the memory of queries is %d bytes, must be positive", c.MemoryBytesMax)
+	}
+	if c.AnswerBytesMax < 0 {
+		return fmt.Errorf("the memory of kept answers is %d bytes, must not be negative", c.AnswerBytesMax)
 	}
 	if c.ScrapeFile == "" && c.HTTP.WebConfigFile != "" {
 		return errors.New("with a web configuration (--http.config), scraping oneself would need its certificates and users: say how in a scrape configuration (--config.file)")

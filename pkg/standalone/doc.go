@@ -6,7 +6,9 @@
 //	                  store/tsdb       store/bucket
 //	                      └──── fanout ─────┘
 //	                              │
-//	                 query API (HTTP), StoreAPI (gRPC)
+//	                    querier, StoreAPI (gRPC)
+//	                              │
+//	              frontend (splits, keeps answers), HTTP
 //
 // The folder holds tsdb (what was scraped lately), bucket (finished blocks, unless another bucket is
 // configured), store (what the bucket reader keeps on disk) and set-aside (blocks that could not be read).

@@ -33,7 +33,14 @@ func (s *Standalone) serveQueries(st store.Store) error {
 	if err != nil {
 		return err
 	}
-	a.Register(s.http, "", s.http.Wrap)
+	// Nothing but the frontend reaches the API.
+	below := http.NewServeMux()
+	a.Register(below, "", s.http.Wrap)
+	front, err := s.frontend(below)
+	if err != nil {
+		return err
+	}
+	s.http.Handle("/api/v1/", s.http.Wrap("query-frontend", front))
 	s.http.Handle("GET /{$}", http.HandlerFunc(root))
 	s.http.Handle("POST /-/reload", http.HandlerFunc(s.reload))
 	s.http.Handle("PUT /-/reload", http.HandlerFunc(s.reload))

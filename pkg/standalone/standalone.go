@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/koios-metrics/koios/pkg/block"
+	"github.com/koios-metrics/koios/pkg/cache"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/serve"
 	"github.com/koios-metrics/koios/pkg/shipper"
@@ -41,6 +42,7 @@ type Standalone struct {
 	http     *serve.HTTP
 	grpc     *serve.GRPC
 	querier  *query.Querier
+	answers  cache.Cache // nil where none are kept
 	blocks   *bucket.Store
 	// stores are what queries are answered from.
 	stores atomic.Pointer[[]store.Store]
@@ -80,6 +82,9 @@ func (s *Standalone) close() error {
 	if s.querier != nil {
 		errs = append(errs, s.querier.Close())
 	}
+	if s.answers != nil {
+		errs = append(errs, s.answers.Close())
+	}
 	if s.blocks != nil {
 		errs = append(errs, s.blocks.Close())
 	}
@@ -90,9 +95,6 @@ func (s *Standalone) close() error {
 func (s *Standalone) build() (err error) {
 	all := fanout.New(func() []store.Store { return *s.stores.Load() }, fanout.Config{Name: "standalone"}, s.logger, s.reg)
 	if s.http, err = serve.NewHTTP(s.cfg.HTTP, s.logger, s.reg, s.probe); err != nil {
-		return err
-	}
-	if err := s.serveQueries(all); err != nil {
 		return err
 	}
 	if s.grpc, err = serve.NewGRPC(s.cfg.GRPC, s.logger, s.reg, s.probe, s.storeAPI(all)...); err != nil {
@@ -108,7 +110,7 @@ func (s *Standalone) build() (err error) {
 		return err
 	}
 	s.external = s.first.GlobalConfig.ExternalLabels
-	return nil
+	return s.serveQueries(all)
 }
 
 // loadScrapeFile reads the scrape configuration, or makes the built-in one.

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -311,4 +313,81 @@ func truncate(t *testing.T, file string) {
 	if err := os.Truncate(file, 64); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Range queries go through the frontend, which finds them again, and answer as the querier itself does; everything else of the
+// API passes. A frontend that keeps nothing asks the querier each time.
+func TestFrontendBeforeTheQuerier(t *testing.T) {
+	for _, keep := range []int64{0, 10 << 20} {
+		dir := t.TempDir()
+		begin := time.Now().Truncate(2 * time.Hour).Add(-24 * time.Hour)
+		writeBlock(t, filepath.Join(dir, "tsdb"), begin, 2*time.Hour)
+		r := start(t, Config{DataDir: dir, AnswerBytesMax: keep})
+		text := func(path string, form url.Values) string {
+			t.Helper()
+			res, err := http.PostForm(r.url+path, form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = res.Body.Close() }()
+			b, err := io.ReadAll(res.Body)
+			if err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %s %v %s", path, res.Status, err, b)
+			}
+			return string(b)
+		}
+		form := url.Values{"query": {"old"}, "start": {fmt.Sprint(begin.Unix() + 7)}, "end": {fmt.Sprint(begin.Unix() + 7000)}, "step": {"60"}}
+		var first string
+		eventually(t, "the bucket was looked into", func() bool {
+			first = text("/api/v1/query_range", form)
+			return !strings.Contains(first, `"warnings"`)
+		})
+		asked := func() float64 {
+			t.Helper()
+			return r.requests(t, "query_range")
+		}
+		if !strings.Contains(first, fmt.Sprintf("[%d,", begin.Unix()+7)) {
+			t.Errorf("the range is not the one that was asked: %.300s", first)
+		}
+		before := asked()
+		// The querier adds an analysis, which nobody asked for and which is not kept.
+		plain := func(s string) string { return strings.Replace(strings.TrimSpace(s), `,"analysis":{}`, "", 1) }
+		if again := text("/api/v1/query_range", form); plain(again) != plain(first) {
+			t.Errorf("asked again: %s\nat first: %s", again, first)
+		}
+		if got, want := asked()-before, map[bool]float64{true: 0, false: 1}[keep > 0]; got != want {
+			t.Errorf("keeping %d bytes: the querier was asked %v times, want %v", keep, got, want)
+		}
+		// With a parameter that the frontend does not know it is the querier that answers.
+		form.Set("surprise", "1")
+		if direct := text("/api/v1/query_range", form); plain(direct) != plain(first) {
+			t.Errorf("the querier: %.500s\nthe frontend: %.500s", direct, first)
+		}
+		if got := text("/api/v1/labels", url.Values{"match[]": {"old"}}); !strings.Contains(got, "__name__") {
+			t.Errorf("labels of all time: %s", got)
+		}
+		if got := text("/api/v1/query", url.Values{"query": {"1+1"}}); !strings.Contains(got, `"2"`) {
+			t.Errorf("instant query: %s", got)
+		}
+		r.stop()
+	}
+}
+
+// requests returns how many requests a handler has answered.
+func (r *running) requests(t *testing.T, handler string) (n float64) {
+	t.Helper()
+	mfs, err := r.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mf := range mfs {
+		for _, m := range mf.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if mf.GetName() == "http_requests_total" && l.GetName() == "handler" && l.GetValue() == handler {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return n
 }

@@ -76,20 +76,20 @@ func TestCacheFaults(t *testing.T) {
 	}
 	for _, kind := range []string{"memcached", "redis"} {
 		t.Run(kind, func(t *testing.T) {
-			srv := startServer(t, kind)
+			srv := fleet.StartCacheServer(t, kind)
 			r := &run{
 				t: t, srv: srv, rnd: rand.New(rand.NewPCG(1, uint64(len(kind)))),
 				without: openStore(t, dir, latency, "", ""),
-				with:    openStore(t, dir, latency, kind, srv.addr),
+				with:    openStore(t, dir, latency, kind, srv.Addr),
 				truth:   map[string]uint64{},
 			}
 			r.ask("well", 2*requests, nil)
-			r.ask("killed", requests, srv.kill)
-			r.ask("started again", requests, srv.restart)
+			r.ask("killed", requests, srv.Kill)
+			r.ask("started again", requests, srv.Restart)
 			r.ask("stopped", requests, r.stop)
 			r.ask("goes on", requests, r.goOn)
 			r.ask("rubbish", requests, r.corrupt)
-			r.ask("by turns", 3*requests, nil, r.stop, r.goOn, r.corrupt, srv.kill, srv.restart)
+			r.ask("by turns", 3*requests, nil, r.stop, r.goOn, r.corrupt, srv.Kill, srv.Restart)
 			r.report(strict)
 			// On a machine that is busy the server may have been too slow to be asked at all.
 			for _, name := range []string{"thanos_store_index_cache_hits_total", "koios_cache_dropped_entries_total"} {
@@ -160,7 +160,7 @@ func openStore(t *testing.T, dir string, latency time.Duration, kind, addr strin
 // run asks two stores the same things.
 type run struct {
 	t             *testing.T
-	srv           *server
+	srv           *fleet.CacheServer
 	rnd           *rand.Rand
 	without, with *gateway
 
@@ -175,13 +175,13 @@ type phase struct {
 	without, with []time.Duration
 }
 
-func (r *run) stop() { r.srv.signal(syscall.SIGSTOP) }
+func (r *run) stop() { r.srv.Signal(syscall.SIGSTOP) }
 
-func (r *run) goOn() { r.srv.signal(syscall.SIGCONT) }
+func (r *run) goOn() { r.srv.Signal(syscall.SIGCONT) }
 
 // corrupt flips a byte of some entries, cuts others, and exchanges the rest among each other.
 func (r *run) corrupt() {
-	all, err := r.srv.entries()
+	all, err := r.srv.Entries()
 	if err != nil {
 		r.t.Errorf("read the entries: %v", err)
 		return
@@ -205,7 +205,7 @@ func (r *run) corrupt() {
 		}
 		bad[k], last = v, was
 	}
-	if err := r.srv.put(bad); err != nil {
+	if err := r.srv.Put(bad); err != nil {
 		r.t.Errorf("write rubbish: %v", err)
 	}
 }

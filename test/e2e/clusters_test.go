@@ -203,9 +203,11 @@ func wrongCertificates(t *testing.T, observer *world, east, west *cluster) {
 		file := observer.file("endpoints-"+name+".yml", "endpoints:\n"+endpoint(c.address, folders[name]))
 		q := observer.query("query-"+name, nil, "--endpoint.sd-config-file="+file).ready()
 		fleet.Eventually(t, name+": the refusal is told", wait, func() error {
-			if !observer.log.has("query-"+name+":", c.address, c.reason) {
+			line := observer.log.line("query-"+name+":", "level=warn", c.address, c.reason)
+			if line == "" {
 				return fmt.Errorf("stores %v\n%s", q.stores(), observer.log.tail(10))
 			}
+			t.Log(line)
 			return nil
 		})
 		q.stop()

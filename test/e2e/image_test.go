@@ -132,4 +132,3 @@ func readyAfter(t *testing.T, log string) time.Duration {
 	}
 	return ready.Sub(first)
 }
-

@@ -85,7 +85,9 @@ func (l *load) run(t *testing.T) {
 		l.mtx.Unlock()
 		query := q.query()
 		began := time.Now()
-		err := l.ask(t, urls, query, q)
+		// All servers take part, and each is asked every question.
+		first := i / len(l.questions) % max(1, len(urls))
+		err := l.ask(t, append(urls[first:len(urls):len(urls)], urls[:first]...), query, q)
 		l.mtx.Lock()
 		l.asked++
 		if err != nil {

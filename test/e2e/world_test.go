@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -249,25 +250,23 @@ func (l *containerLog) Log(keyvals ...any) error {
 	return nil
 }
 
-// tail returns the last n lines.
-func (l *containerLog) tail(n int) string {
+// tail returns the last n lines that contain all the words.
+func (l *containerLog) tail(n int, words ...string) string {
 	l.mtx.Lock()
 	defer l.mtx.Unlock()
-	return strings.Join(l.lines[max(0, len(l.lines)-n):], "\n")
+	var last []string
+	for i := len(l.lines) - 1; i >= 0 && len(last) < n; i-- {
+		if contains(l.lines[i], words) {
+			last = append(last, l.lines[i])
+		}
+	}
+	slices.Reverse(last)
+	return strings.Join(last, "\n")
 }
 
-// has tells whether a line contains all the words.
-func (l *containerLog) has(words ...string) bool {
-	l.mtx.Lock()
-	defer l.mtx.Unlock()
-lines:
-	for _, line := range l.lines {
-		for _, word := range words {
-			if !strings.Contains(line, word) {
-				continue lines
-			}
-		}
-		return true
-	}
-	return false
+// line returns the last line that contains all the words, "" if there is none.
+func (l *containerLog) line(words ...string) string { return l.tail(1, words...) }
+
+func contains(line string, words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
 }

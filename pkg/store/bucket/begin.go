@@ -67,7 +67,7 @@ func (s *Store) begin(ctx context.Context, cs []*cursor, matchers func(i int) []
 	// is read.
 	planned := int64(0)
 	for i, c := range cs {
-		if n := c.looking.series(); n > 0 && !c.ended && sorts(i) {
+		if n := c.looking.least; n > 0 && !c.ended && sorts(i) {
 			planned += n * c.block.seriesBytes(c.req)
 		}
 	}

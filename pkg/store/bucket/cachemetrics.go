@@ -14,7 +14,17 @@ type cacheMetrics struct {
 	added, evicted, overflowed   *prometheus.CounterVec
 	items, itemsBytes, totalSize *prometheus.GaugeVec
 	fetchDuration, storedBytes   *prometheus.HistogramVec
+	// Of references of series, which are kept as differences: what writing and checking them took, and the bytes that
+	// they take in a posting list, and as they are kept.
+	packed, packFailures, packSeconds *prometheus.CounterVec
+	plainBytes, packedBytes           *prometheus.CounterVec
 }
+
+// What is done with references: values of the label "op".
+const (
+	packing   = "encode"
+	unpacking = "decode"
+)
 
 func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMetrics {
 	const prefix = "thanos_store_index_cache_"
@@ -43,6 +53,21 @@ func newCacheMetrics(sizeMax, itemMax int64, reg prometheus.Registerer) *cacheMe
 			Name: prefix + "stored_data_size_bytes", Help: "Bytes of items that were put into a cache in another process.", Buckets: bytesBuckets,
 		}, byTenant),
 	}
+	postings := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "thanos_bucket_store_cached_postings_" + name, Help: help}, labels)
+	}
+	m.packed = postings("compressions_total", "Lists of series packed for the index cache, and lists of it that were looked into.", "op", "tenant")
+	m.packFailures = postings("compression_errors_total", "Lists of series in the index cache that were damaged.", "op", "tenant")
+	m.packSeconds = postings("compression_time_seconds_total", "Time taken to pack lists of series, and to check packed ones, in seconds.", "op", "tenant")
+	m.plainBytes = postings("original_size_bytes_total", "Bytes of the lists of series before they were packed.", "tenant")
+	m.packedBytes = postings("compressed_size_bytes_total", "Bytes of the lists of series once they were packed.", "tenant")
+	for _, v := range []*prometheus.CounterVec{m.packed, m.packFailures, m.packSeconds} {
+		for _, op := range []string{packing, unpacking} {
+			v.WithLabelValues(op, tenancy.DefaultTenant)
+		}
+	}
+	m.plainBytes.WithLabelValues(tenancy.DefaultTenant)
+	m.packedBytes.WithLabelValues(tenancy.DefaultTenant)
 	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_size_bytes", Help: "Bytes that the index cache may take."}).Set(float64(sizeMax))
 	f.NewGauge(prometheus.GaugeOpts{Name: prefix + "max_item_size_bytes", Help: "Bytes that one item of the index cache may take."}).Set(float64(itemMax))
 	for _, t := range IndexCacheItems {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -47,8 +48,15 @@ func (b *loaded) cachedExpanded(ctx context.Context, q question, mem *hold, acc 
 	if f.data == nil {
 		return refs{}, false, nil
 	}
+	start, m := time.Now(), b.cache.metrics
 	n, deltas, ok := cutExpanded(f.data, q.text)
-	if !ok || f.remote && (!ascending(n, deltas) || mem.reserve(int64(len(f.data))) != nil) {
+	damaged := ok && f.remote && !ascending(n, deltas)
+	m.packed.WithLabelValues(unpacking, acc.tenant).Inc()
+	m.packSeconds.WithLabelValues(unpacking, acc.tenant).Add(time.Since(start).Seconds())
+	if damaged {
+		m.packFailures.WithLabelValues(unpacking, acc.tenant).Inc()
+	}
+	if !ok || damaged || f.remote && mem.reserve(int64(len(f.data))) != nil {
 		return refs{}, false, nil
 	}
 	return refs{b: deltas, n: n}, true, acc.addSeries(n)
@@ -60,10 +68,16 @@ func (b *loaded) keepExpanded(q question, r refs, acc *account) {
 	if !b.cache.wants(expandedItem, size) {
 		return
 	}
+	start, m := time.Now(), b.cache.metrics
 	data := binary.AppendUvarint(make([]byte, 0, size), uint64(len(q.text)))
 	data = append(data, q.text...)
 	data = binary.AppendUvarint(data, uint64(r.n))
-	b.cache.keep(q.key, append(data, r.b...), acc.tenant)
+	data = append(data, r.b...)
+	m.packed.WithLabelValues(packing, acc.tenant).Inc()
+	m.packSeconds.WithLabelValues(packing, acc.tenant).Add(time.Since(start).Seconds())
+	m.plainBytes.WithLabelValues(acc.tenant).Add(float64(r.n * postingBytes))
+	m.packedBytes.WithLabelValues(acc.tenant).Add(float64(len(r.b)))
+	b.cache.keep(q.key, data, acc.tenant)
 }
 
 // cutExpanded returns the number of references and where they are, unless the data is of another question.

@@ -153,13 +153,12 @@ func TestRefusedSoon(t *testing.T) {
 	}
 	bkt := objstore.NewInMemBucket()
 	handBlock{n: 1, mint: 0, maxt: 2000, external: ls("r", "a"), series: series}.write(t, bkt)
-	f := func(memory int64, drop string, wants int) {
+	f := func(memory int64, drop string, wants int, others ...*labels.Matcher) {
 		t.Helper()
 		s := open(t, bkt, Config{MemoryBytesMax: memory})
 		req := &store.SeriesRequest{
 			MinTime: 0, MaxTime: 2000, SkipChunks: true, PartialResponse: store.Abort, WithoutReplicaLabels: []string{drop},
-			// The others reject nothing.
-			Matchers: []*labels.Matcher{matcher(labels.MatchRegexp, "host", "[^z]+"), matcher(labels.MatchNotEqual, "none", "x"), matcher(labels.MatchRegexp, "host", ".*")},
+			Matchers: append(others, matcher(labels.MatchRegexp, "host", "[^z]+")),
 		}
 		all, _, err := drain(t, s, req)
 		switch {
@@ -172,5 +171,9 @@ func TestRefusedSoon(t *testing.T) {
 	f(3<<20, "host", scanStep-1) // a third of it is room for 3495
 	f(6<<20, "host", 2*scanStep-1)
 	f(48<<20, "host", 0)
+	// Others that reject nothing, or little.
+	f(3<<20, "host", scanStep-1, matcher(labels.MatchNotEqual, "none", "x"), matcher(labels.MatchRegexp, "host", ".*"))
+	f(3<<20, "host", scanStep-1, matcher(labels.MatchRegexp, "__name__", ".+"))
+	f(3<<20, "host", scanStep-2, matcher(labels.MatchNotEqual, "host", "h00007"))
 	f(3<<20, "replica", 0)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -37,8 +38,10 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enou
 	added := false
 	ms = cheapestFirst(h, ms)
 	for i, m := range ms {
-		// No other matcher leaves fewer series than this one.
-		alone := i+1 == len(ms) && len(groups) == 0
+		most := int64(math.MaxInt64) // of this matcher
+		if i+1 == len(ms) && enough > 0 {
+			most = enough + leftOut(groups, seriesOf(h))
+		}
 		// A matcher that matches the empty value selects the series without the label too, which no list names. So
 		// it is turned around: it rejects the series whose value it does not match.
 		g := group{add: !m.Matches(""), matcher: m}
@@ -61,7 +64,7 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enou
 						err = context.Cause(ctx)
 						return false
 					}
-					if alone && enough > 0 && g.add && g.lists.series() > enough {
+					if g.add && g.lists.series() > most {
 						return false
 					}
 				}
@@ -95,6 +98,24 @@ func plan(ctx context.Context, h *indexheader.Reader, ms []*labels.Matcher, enou
 		groups = append(groups, g)
 	}
 	return groups, nil
+}
+
+// seriesOf returns how many series an index has.
+func seriesOf(h *indexheader.Reader) int64 {
+	rg, _ := h.AllPostings()
+	return max(0, rg.Len()-postingListBytes) / postingBytes
+}
+
+// leftOut returns how many of all series the groups leave out, those that several leave out counted in each.
+func leftOut(groups []group, all int64) (n int64) {
+	for i := range groups {
+		if g := &groups[i]; g.add {
+			n += all - g.lists.series()
+		} else {
+			n += g.lists.series()
+		}
+	}
+	return n
 }
 
 // cheapestFirst leaves out the matchers that match everything, and puts those for which many label values are looked
@@ -140,6 +161,7 @@ func literals(m *labels.Matcher) ([]string, bool) {
 type lookup struct {
 	groups []group
 	unread []*labels.Matcher // whose lists are left unread
+	least  int64             // so many series will match at least
 }
 
 // lookup plans to find series. The memory of the plan is charged to mem.
@@ -156,6 +178,10 @@ func (b *loaded) lookup(ctx context.Context, ms []*labels.Matcher, enough int64,
 			s.weigh(g.matcher.String(), g.lists.bytes)
 		}
 	}
+	if len(groups) > 0 {
+		all := seriesOf(b.header)
+		l.least = max(0, all-leftOut(groups, all))
+	}
 	l.groups, l.unread = b.lazily(groups)
 	return l, nil
 }
@@ -166,14 +192,6 @@ func (l lookup) lists() (n int) {
 		n += l.groups[i].lists.n
 	}
 	return n
-}
-
-// series is how many series will be found, at least, 0 if that is not known before the lists are read.
-func (l lookup) series() int64 {
-	if len(l.groups) != 1 || !l.groups[0].add || len(l.unread) > 0 {
-		return 0
-	}
-	return l.groups[0].lists.series() // a series has one value of a label
 }
 
 // A reference in a list of refs takes so much, as a rule.

@@ -1,4 +1,4 @@
-package cachefaults
+package fleet
 
 import (
 	"bufio"
@@ -14,22 +14,23 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/koios-metrics/koios/test/fleet"
 )
 
-// server is a real memcached or Redis on a port of its own.
-type server struct {
+// CacheServer is a real memcached or Redis on a port of its own. Its methods belong to the goroutine of the test.
+type CacheServer struct {
+	// Addr is where it listens, host:port.
+	Addr string
+
 	t    testing.TB
 	kind string
-	addr string
-	p    *fleet.Process
+	p    *Process
 }
 
-func startServer(t testing.TB, kind string) *server {
+// StartCacheServer starts a memcached or a redis with further flags, and waits until it listens.
+func StartCacheServer(t testing.TB, kind string, flags ...string) *CacheServer {
 	t.Helper()
-	s := &server{t: t, kind: kind, addr: fleet.FreeAddr(t)}
-	_, port, _ := net.SplitHostPort(s.addr)
+	s := &CacheServer{t: t, kind: kind, Addr: FreeAddr(t)}
+	_, port, _ := net.SplitHostPort(s.Addr)
 	program, args := "redis-server", []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()}
 	if kind == "memcached" {
 		program, args = "memcached", []string{"-l", "127.0.0.1", "-p", port, "-U", "0", "-m", "256"}
@@ -41,15 +42,15 @@ func startServer(t testing.TB, kind string) *server {
 	if err != nil {
 		t.Fatalf("%s is needed to test with: install it, for example with apt-get install %s", program, program)
 	}
-	s.p = fleet.Start(t, kind, path, args...)
+	s.p = Start(t, kind, path, append(args, flags...)...)
 	s.listens()
 	return s
 }
 
-func (s *server) listens() {
+func (s *CacheServer) listens() {
 	s.t.Helper()
-	fleet.Eventually(s.t, s.kind+" listens", time.Minute, func() error {
-		c, err := net.Dial("tcp", s.addr)
+	Eventually(s.t, s.kind+" listens", time.Minute, func() error {
+		c, err := net.Dial("tcp", s.Addr)
 		if err == nil {
 			err = c.Close()
 		}
@@ -57,48 +58,51 @@ func (s *server) listens() {
 	})
 }
 
-func (s *server) kill() { s.p.Kill() }
+// Kill ends it as a power cut would.
+func (s *CacheServer) Kill() { s.p.Kill() }
 
-func (s *server) restart() {
+// Restart starts it again, empty, once it was killed.
+func (s *CacheServer) Restart() {
 	s.t.Helper()
 	s.p.Restart(s.t)
 	s.listens()
 }
 
-func (s *server) signal(sig syscall.Signal) {
+// Signal sends it a signal: SIGSTOP makes it hang, SIGCONT go on.
+func (s *CacheServer) Signal(sig syscall.Signal) {
 	s.t.Helper()
 	if err := syscall.Kill(s.p.PID(), sig); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// conn speaks the server's own protocol.
-type conn struct {
+// cacheConn speaks the server's own protocol.
+type cacheConn struct {
 	net.Conn
 	r *bufio.Reader
 }
 
-func (s *server) dial() (*conn, error) {
-	c, err := net.DialTimeout("tcp", s.addr, time.Minute)
+func (s *CacheServer) dial() (*cacheConn, error) {
+	c, err := net.DialTimeout("tcp", s.Addr, time.Minute)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(time.Minute))
+	return &cacheConn{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(time.Minute))
 }
 
-func (c *conn) line() (string, error) {
+func (c *cacheConn) line() (string, error) {
 	l, err := c.r.ReadString('\n')
 	return strings.TrimRight(l, "\r\n"), err
 }
 
-func (c *conn) bytes(n int) ([]byte, error) {
+func (c *cacheConn) bytes(n int) ([]byte, error) {
 	b := make([]byte, n+2)
 	_, err := io.ReadFull(c.r, b)
 	return b[:n], err
 }
 
-// entries returns all that the server keeps.
-func (s *server) entries() (map[string][]byte, error) {
+// Entries returns all that the server keeps.
+func (s *CacheServer) Entries() (map[string][]byte, error) {
 	c, err := s.dial()
 	if err != nil {
 		return nil, err
@@ -110,7 +114,7 @@ func (s *server) entries() (map[string][]byte, error) {
 	return c.redisEntries()
 }
 
-func (c *conn) memcachedEntries() (map[string][]byte, error) {
+func (c *cacheConn) memcachedEntries() (map[string][]byte, error) {
 	if _, err := fmt.Fprint(c, "lru_crawler metadump all\r\n"); err != nil {
 		return nil, err
 	}
@@ -155,7 +159,7 @@ func (c *conn) memcachedEntries() (map[string][]byte, error) {
 	return all, nil
 }
 
-func (c *conn) redisCommand(args ...string) error {
+func (c *cacheConn) redisCommand(args ...string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(args))
 	for _, a := range args {
@@ -165,7 +169,7 @@ func (c *conn) redisCommand(args ...string) error {
 	return err
 }
 
-func (c *conn) redisBulk() ([]byte, error) {
+func (c *cacheConn) redisBulk() ([]byte, error) {
 	l, err := c.line()
 	if err != nil {
 		return nil, err
@@ -177,7 +181,7 @@ func (c *conn) redisBulk() ([]byte, error) {
 	return c.bytes(n)
 }
 
-func (c *conn) redisEntries() (map[string][]byte, error) {
+func (c *cacheConn) redisEntries() (map[string][]byte, error) {
 	if err := c.redisCommand("KEYS", "*"); err != nil {
 		return nil, err
 	}
@@ -213,8 +217,8 @@ func (c *conn) redisEntries() (map[string][]byte, error) {
 	return all, nil
 }
 
-// put overwrites entries.
-func (s *server) put(entries map[string][]byte) error {
+// Put overwrites entries.
+func (s *CacheServer) Put(entries map[string][]byte) error {
 	c, err := s.dial()
 	if err != nil {
 		return err
