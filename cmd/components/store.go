@@ -161,6 +161,11 @@ func (c *storeFlags) run(p *process) error {
 		cfg.Parquet = parquet
 	}
 	limitMemory(int64(c.memoryBytes))
+	unpace := serve.PaceCollector(garbageLeast, garbagePercent)
+	p.close(func() error {
+		unpace()
+		return nil
+	})
 	cached, err := c.cached(p, bkt, bkt.Usually)
 	if err != nil {
 		return err

@@ -6,6 +6,10 @@ const (
 	// The collector works ever harder from this part of --store.max-memory on, in percent: the rest is for what it does
 	// not count, such as mapped index headers.
 	collectAtPercent = 90
+	// Garbage is collected when it takes this part of what is in use, in percent, and so many bytes. Most of what is in
+	// use are bytes of chunks, which the collector passes over.
+	garbagePercent = 60
+	garbageLeast   = 12 << 20
 	// The index cache gets no more than one in so many bytes.
 	cachePart = 8
 	// What a process takes before the first request.

@@ -17,7 +17,7 @@ import (
 
 const (
 	// The number of range reads that one read of one block has under way.
-	rangeConcurrency = 16
+	rangeConcurrency = 64
 	// No series or chunk is longer than this; a length beyond it is a damaged one.
 	entryBytesMax = 64 << 20
 	// So much is read of anything, for its length to be among it.

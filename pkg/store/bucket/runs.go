@@ -9,9 +9,9 @@ const (
 	// Gaps between wanted pieces are read along, the smallest first, as long as all of them together take no more than
 	// one in gapPart of the wanted bytes.
 	gapPart = 6
-	// A read is cut into no more requests than this: further gaps are read along until it is so. A request costs as
-	// much as some hundred kilobytes.
-	runsMax = 256
+	// A read is cut into no more requests than this: further gaps are read along until it is so. As many run at a time
+	// that one takes no longer than some kilobytes more would.
+	runsMax = 4096
 	// A run is no longer than this, so that long ones are read in parallel, unless a single piece is.
 	runBytesMax = 8 << 20
 )
