@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,9 +53,20 @@ type world struct {
 	want map[string]map[int64]float64 // samples by series and time
 }
 
+// memoryDir is a directory that needs no disk, where there is one: each object is synced, and no power goes off here.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "koios-compact-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), now: time.UnixMilli(100 * 24 * hour), want: map[string]map[int64]float64{}}
+	w := &world{t: t, dir: memoryDir(t), now: time.UnixMilli(100 * 24 * hour), want: map[string]map[int64]float64{}}
 	fs, err := objstore.NewFilesystem(filepath.Join(w.dir, "bucket"))
 	if err != nil {
 		t.Fatal(err)
@@ -273,31 +283,6 @@ func (w *world) writes() (names []string) {
 	return names
 }
 
-// Shows the order of a merge, object by object: chunks, index, meta.json of the output, and only then the marks of its
-// sources.
-func TestOrderOfAMerge(t *testing.T) {
-	w := newWorld(t)
-	a := w.put(0, 2*hour, map[string]string{"x": "1"}, 1)
-	b := w.put(2*hour, 4*hour, map[string]string{"x": "1"}, 1)
-	w.now = time.UnixMilli(20 * hour)
-	before := len(w.writes())
-	if err := w.compactor(w.config()).RunOnce(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	out := slices.Collect(maps.Keys(w.live()))
-	if len(out) != 1 {
-		t.Fatal(w.shape())
-	}
-	id := out[0].String()
-	want := []string{
-		"upload " + id + "/chunks/000001", "upload " + id + "/index", "upload " + id + "/meta.json",
-		"upload " + a.String() + "/deletion-mark.json", "upload " + b.String() + "/deletion-mark.json",
-	}
-	if d := cmp.Diff(want, w.writes()[before:]); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
-	}
-}
-
 // inMemory is a bucket with the files of a directory. It is fast, because nothing is synced to a disk.
 func inMemory(t *testing.T, dir string) *thanos.InMemBucket {
 	t.Helper()
@@ -320,53 +305,6 @@ func inMemory(t *testing.T, dir string) *thanos.InMemBucket {
 		t.Fatal(err)
 	}
 	return bkt
-}
-
-// Shows that each request of a merge and a downsampling may be refused, or reported as failed though it was done, and
-// that nothing is lost or there twice, at no time; with the fault lifted, the next passes end the work.
-func TestEachRequestFails(t *testing.T) {
-	template := newWorld(t)
-	template.put(0, 24*hour, map[string]string{"x": "1"}, 1)
-	template.put(24*hour, 48*hour, map[string]string{"x": "1"}, 1)
-	for _, done := range []bool{false, true} {
-		for n := 1; ; n++ {
-			w := newWorld(t)
-			w.want = template.want
-			w.bkt = faulty.New(inMemory(t, filepath.Join(template.dir, "bucket")))
-			w.now = time.UnixMilli(60 * hour)
-			w.bkt.Reset()
-			hit := 0
-			w.bkt.Plan(func(c faulty.Call) faulty.Fault {
-				if c.Number == n {
-					hit++
-					return faulty.Fault{Err: faulty.ErrUnavailable, Done: done}
-				}
-				return faulty.Fault{}
-			})
-			c := w.compactor(w.config())
-			_ = c.RunOnce(t.Context())
-			w.check()
-			w.bkt.Plan(nil)
-			for range 3 {
-				w.now = w.now.Add(2 * time.Hour)
-				if err := c.RunOnce(t.Context()); err != nil {
-					t.Errorf("request %d done %v: %v", n, done, err)
-				}
-			}
-			w.check()
-			want := []string{`5m{x="1"} 0-48 level 2`, `raw{x="1"} 0-48 level 2`}
-			if d := cmp.Diff(want, w.shape()); d != "" {
-				t.Errorf("request %d done %v (-want +got):\n%s", n, done, d)
-			}
-			if t.Failed() {
-				return
-			}
-			if hit == 0 {
-				t.Logf("done %v: %d requests", done, n-1)
-				break
-			}
-		}
-	}
 }
 
 // Shows that a corrupt block costs only itself: it gets its marks with the cause, the rest of its group is merged in the
