@@ -241,6 +241,10 @@ proto: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc ## Generate the
 mixin: ## Generate alerts and dashboards of the tables in deploy/mixin
 	$(GO) run ./deploy/mixin deploy/mixin
 
+.PHONY: render
+render: ## Render the Helm chart and the Kustomize folders into test/render/testdata
+	cd test/render && $(GO) run .
+
 .PHONY: check
 check: lint proto mixin ## Check what review would: linters, go.mod, generated code without drift
 	$(GO) mod tidy -diff

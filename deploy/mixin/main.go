@@ -26,7 +26,7 @@ func files() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := map[string][]byte{"alerts.yaml": rules}
+	all := map[string][]byte{"alerts.yaml": rules, filepath.Join("..", "helm", "koios", "files", "alerts.yaml"): rules}
 	for _, d := range dashboards {
 		text, err := d.json()
 		if err != nil {
