@@ -255,7 +255,10 @@ func TestCompactWithoutPage(t *testing.T) {
 		return strings.Contains(fault, "deadline")
 	})
 	// The compactor has looked by then, and nobody else.
-	waitFor(t, "a pass", func() bool { _, text := get(t, off.url(t)+"/metrics"); return strings.Contains(text, "\nthanos_compact_iterations_total 1\n") })
+	waitFor(t, "a pass", func() bool {
+		_, text := get(t, off.url(t)+"/metrics")
+		return strings.Contains(text, "\nthanos_compact_iterations_total 1\n")
+	})
 	if _, text := get(t, off.url(t)+"/metrics"); !strings.Contains(text, "\nthanos_bucket_uiblocks_meta_syncs_total 0\n") {
 		t.Error("somebody looks for the page")
 	}
@@ -288,7 +291,10 @@ func TestBucketWeb(t *testing.T) {
 	}
 	waitFor(t, "ready", func() bool { code, _ := get(t, u+"/-/ready"); return code == http.StatusOK })
 	another := putMeta(t, bucket, map[string]string{"a": "1"})
-	waitFor(t, "another look", func() bool { _, ids, _ = blocksAt(t, u+"/blocks/api/v1/blocks"); return slices.Contains(ids, another.String()) })
+	waitFor(t, "another look", func() bool {
+		_, ids, _ = blocksAt(t, u+"/blocks/api/v1/blocks")
+		return slices.Contains(ids, another.String())
+	})
 	resp, err := http.PostForm(u+"/blocks/api/v1/blocks/mark", url.Values{"id": {mine.String()}, "action": {"NO_COMPACTION"}})
 	if err != nil {
 		t.Fatal(err)
