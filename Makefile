@@ -123,7 +123,12 @@ compat: $(BIN)/prometheus ## Run the tests beside a real Thanos: make compat THA
 .PHONY: compare
 compare: ## Measure queries over the same bucket beside a real Thanos: make compare THANOS=/path/of/thanos
 	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare THANOS=/path/of/thanos" >&2; exit 1; }
-	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -timeout=30m -v ./test/sidebyside
+	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run=^TestSideBySide$$ -timeout=30m -v ./test/sidebyside
+
+.PHONY: compare-frontend
+compare-frontend: ## Measure the query frontend beside a real Thanos's before one querier: make compare-frontend THANOS=/path/of/thanos
+	@test -x "$(THANOS)" || { echo "name a Thanos program: make compare-frontend THANOS=/path/of/thanos" >&2; exit 1; }
+	KOIOS_THANOS=$(THANOS) $(GO) test -count=1 -tags=compat -run='^TestCompareFrontend$$|^TestCompareDashboard$$' -timeout=120m -v ./test/sidebyside
 
 # A smaller run: SERIES=700 HOURS=4.
 SERIES ?= 6944

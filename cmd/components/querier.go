@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -65,13 +64,7 @@ func (c *queryFlags) run(p *process) error {
 	whose := c.tenancy()
 	c.http.Prefix = prefix
 	c.http.DefaultTenant = c.defaultTenant
-	c.http.Tenant = func(r *http.Request) string {
-		t, err := whose.FromRequest(r)
-		if err != nil {
-			return c.defaultTenant
-		}
-		return t
-	}
+	c.http.Tenant = whose.Whose
 	hs, err := p.addHTTP(c.http, &c.requestLog)
 	if err != nil {
 		return err

@@ -148,13 +148,7 @@ func (c *frontendFlags) run(p *process) error {
 	p.loop(func(ctx context.Context) error { c.watch(ctx, p, f); return nil })
 
 	c.http.DefaultTenant = c.defaultTenant
-	c.http.Tenant = func(r *http.Request) string {
-		t, err := cfg.Tenancy.FromRequest(r)
-		if err != nil {
-			return c.defaultTenant
-		}
-		return t
-	}
+	c.http.Tenant = cfg.Tenancy.Whose
 	hs, err := p.addHTTP(c.http, &c.requestLog)
 	if err != nil {
 		return err

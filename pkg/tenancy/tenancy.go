@@ -82,6 +82,16 @@ func (c Config) FromRequest(r *http.Request) (string, error) {
 	return tenant, ValidateName(tenant)
 }
 
+// Whose returns the tenant of an HTTP request for metrics and logs: the default one where the request names none that is
+// valid.
+func (c Config) Whose(r *http.Request) string {
+	tenant, err := c.FromRequest(r)
+	if err != nil {
+		return c.defaultTenant()
+	}
+	return tenant
+}
+
 func (c Config) defaultTenant() string {
 	if c.Tenant == "" {
 		return DefaultTenant
