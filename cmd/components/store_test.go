@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +37,7 @@ func wholeDay(t *testing.T, dir string) ulid.ULID {
 
 // A store tells in /api/v1/blocks what it serves, and what it has set aside and why; it hides what the bucket of
 // --objstore-parquet.config has, and only if there is one; and with --no-cache-index-header its data directory holds no
-// index header when it has ended.
+// index header when it has ended. With --web.disable there is no page, and the API as before.
 func TestStoreBlocks(t *testing.T) {
 	dir, parquet, data := t.TempDir(), t.TempDir(), t.TempDir()
 	served, broken, converted := wholeDay(t, dir), wholeDay(t, dir), wholeDay(t, dir)
@@ -83,6 +84,9 @@ func TestStoreBlocks(t *testing.T) {
 		if headers() == 0 {
 			t.Error("a store that runs has no index headers")
 		}
+		if status, _ := get(t, u+"/"); slices.Contains(flags, "--web.disable") && status != 404 {
+			t.Errorf("a page without a page answers %d", status)
+		}
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +111,7 @@ func TestStoreBlocks(t *testing.T) {
 	if n := headers(); n != 2 {
 		t.Errorf("%d index headers are kept, want 2", n)
 	}
-	loaded, _ = run("--objstore-parquet.config="+conf(parquet), "--no-cache-index-header")
+	loaded, _ = run("--objstore-parquet.config="+conf(parquet), "--no-cache-index-header", "--web.disable")
 	if diff := cmp.Diff(ids(served), loaded); diff != "" {
 		t.Errorf("served beside Parquet (-want +got):\n%s", diff)
 	}
