@@ -29,7 +29,9 @@ func TestPace(t *testing.T) {
 		{Kind: KindMerge, Group: "b", Inputs: []ulid.ULID{testID(2)}},
 		{Kind: KindDownsample, Group: "a", Inputs: []ulid.ULID{testID(3)}},
 	}
-	bytes := func(st Step) int64 { return map[ulid.ULID]int64{testID(1): 1000, testID(2): 100, testID(3): 900}[st.Inputs[0]] }
+	bytes := func(st Step) int64 {
+		return map[ulid.ULID]int64{testID(1): 1000, testID(2): 100, testID(3): 900}[st.Inputs[0]]
+	}
 	if etas := p.etas(steps, bytes, 2, at(0)); len(etas) != 0 {
 		t.Error("known before anything ended:", etas)
 	}

@@ -90,7 +90,7 @@ func blockState(ctx context.Context, bkt objstore.BucketReader, id ulid.ULID) (s
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(h, "%s %d %d\n", name, a.Size, a.LastModified.UnixMilli())
+		_, _ = fmt.Fprintf(h, "%s %d %d\n", name, a.Size, a.LastModified.UnixMilli())
 		return nil
 	}, objstore.WithRecursiveIter())
 	if err != nil {
