@@ -102,6 +102,10 @@ func (c *reloadingCredentials) tellUnwanted(t *tls.Config, authority string) {
 			level.Warn(c.logger).Log("msg", "the server does not want the client certificate: it is not of an authority that the server names", "server", authority, "cert", c.conf.CertFile, "err", err)
 			return &tls.Certificate{}, nil
 		}
+		// A server behind an ingress may be told no more than that the certificate is wrong.
+		if pair.Leaf != nil && time.Now().After(pair.Leaf.NotAfter) {
+			level.Warn(c.logger).Log("msg", "the client certificate has expired: the server will refuse it", "server", authority, "cert", c.conf.CertFile, "until", pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+		}
 		return &pair, nil
 	}
 }

@@ -196,9 +196,9 @@ func wrongCertificates(t *testing.T, observer *world, east, west *cluster) {
 		address string
 		reason  string
 	}{
-		"foreign": {east.address(), "certificate"},
-		"expired": {east.address(), "certificate"},
-		"other":   {west.address(), "certificate"},
+		"foreign": {east.address(), "not of an authority that the server names"},
+		"expired": {east.address(), "the client certificate has expired"},
+		"other":   {west.address(), "not of an authority that the server names"},
 		"server":  {east.address(), "certificate signed by unknown authority"},
 	} {
 		file := observer.file("endpoints-"+name+".yml", "endpoints:\n"+endpoint(c.address, folders[name]))
