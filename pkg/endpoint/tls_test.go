@@ -166,20 +166,44 @@ func TestExpiryIsNamedInAnswers(t *testing.T) {
 		st, ok := s.line(n.addr)
 		return ok && st.LastError != nil && strings.Contains(st.LastError.Error(), "certificate has expired")
 	})
+	if w := strings.Join(warnings(t, s), " "); !strings.Contains(w, n.addr) || !strings.Contains(w, "certificate has expired") {
+		t.Errorf("the warnings are %s", w)
+	}
+}
+
+// warnings asks all peers for one metric and returns what the answer warns of.
+func warnings(t *testing.T, s *Set) (texts []string) {
+	t.Helper()
 	fan := fanout.New(s.Stores, fanout.Config{ResponseTimeout: time.Minute, Absent: s.Absent}, log.NewNopLogger(), nil)
-	ss, err := fan.Series(t.Context(), &store.SeriesRequest{MinTime: 0, MaxTime: 20, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "up")}})
+	cur, err := fan.Series(t.Context(), &store.SeriesRequest{MinTime: 0, MaxTime: 20, Matchers: []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "__name__", "up")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ss.Close()
-	for ss.Next() { // to the end
+	defer cur.Close()
+	for cur.Next() { // to the end
 	}
-	if ss.Err() != nil || len(ss.Warnings()) == 0 {
-		t.Fatalf("error %v, warnings %v", ss.Err(), ss.Warnings())
+	if cur.Err() != nil {
+		t.Fatal(cur.Err())
 	}
-	if w := ss.Warnings()[0].Error(); !strings.Contains(w, n.addr) || !strings.Contains(w, "certificate has expired") {
-		t.Errorf("the warning is %s", w)
+	for _, w := range cur.Warnings() {
+		texts = append(texts, w.Error())
 	}
+	return texts
+}
+
+// Answers name a strict peer that can't be trusted, and why, though it has never said what it has.
+func TestStrictRefusalIsNamedInAnswers(t *testing.T) {
+	a, other := certs.New(t, "authority"), certs.New(t, "another")
+	pair := a.Issue(t, certs.Options{})
+	n := secureNode(t, "a", serve.TLSConfig{CertFile: pair.Cert, KeyFile: pair.Key})
+	cfg := quick()
+	cfg.Strict = []string{n.addr}
+	cfg.Client = clientconf.GRPC{TLS: true, CAFile: other.File}
+	s := run(t, cfg, nil)
+	until(t, "the answer names the peer and the reason", func() bool {
+		w := strings.Join(warnings(t, s), " ")
+		return strings.Contains(w, n.addr) && strings.Contains(w, "certificate signed by unknown authority")
+	})
 }
 
 // Settings that can't be used yet, since a certificate is still to be delivered, are tried again.
