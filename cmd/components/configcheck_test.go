@@ -51,7 +51,7 @@ func TestConfigCheck(t *testing.T) {
 	bad("objstore", "typ: S3\n", "line 1: unknown key typ: did you mean type?")
 	bad("objstore", "type: S3\nconfig: {bucket: b, endpoint: 'a:1', secret_key: $(NOT_SET_HERE)}\n", "NOT_SET_HERE", "set it")
 	good("endpoints", "endpoints: [{address: 'a:1', client_config: {tls_config: {ca_file: "+ca.File+", cert_file: "+pair.Cert+", key_file: "+pair.Key+"}}}]\n")
-	bad("endpoints", "endpoints: [{adress: 'a:1'}]\n", "unknown key adress: did you mean address?")
+	bad("endpoints", "endpoints: [{addrss: 'a:1'}]\n", "unknown key addrss: did you mean address?")
 	bad("endpoints", "endpoints:\n- address: a:1\n  client_config: {tls_config: {ca_file: /nowhere/ca}}\n- address: b:1\n  client_config: {tls_config: {cert_file: "+ca.File+", key_file: "+ca.File+"}}\n", "client_config of a:1", "/nowhere/ca", "client_config of b:1")
 	good("web", "tls_server_config: {cert_file: "+pair.Cert+", key_file: "+pair.Key+"}\n")
 	bad("web", "tls_server_config: {cert_file: /nowhere/c, key_file: /nowhere/k}\n", "/nowhere/c")

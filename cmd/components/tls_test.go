@@ -67,8 +67,8 @@ func TestRotationUnderQueries(t *testing.T) {
 	var sd strings.Builder
 	sd.WriteString("endpoints:\n")
 	type cluster struct {
-		server, client           certs.Pair
-		servers, clients, before *certs.Authority
+		server, client   certs.Pair
+		servers, clients *certs.Authority
 	}
 	cs := make([]*cluster, clusters)
 	stores := make([]*program, clusters)
@@ -100,7 +100,7 @@ func TestRotationUnderQueries(t *testing.T) {
 				Result []struct{ Value []any }
 			}
 		}
-		if err := json.Unmarshal(text, &body); err != nil || resp.StatusCode != 200 || len(body.Warnings) > 0 || len(body.Data.Result) != 1 {
+		if err := json.Unmarshal(text, &body); err != nil || resp.StatusCode != http.StatusOK || len(body.Warnings) > 0 || len(body.Data.Result) != 1 {
 			return "", fmt.Errorf("answer %d %s (%v)", resp.StatusCode, text, err)
 		}
 		return fmt.Sprint(body.Data.Result[0].Value[1]), nil
@@ -215,7 +215,7 @@ func TestWebTLSAndUsers(t *testing.T) {
 		}
 		return resp.StatusCode, resp.Body.Close()
 	}
-	waitFor(t, "an answer through the frontend", func() bool { code, err := ask(front, "open sesame"); return err == nil && code == 200 })
+	waitFor(t, "an answer through the frontend", func() bool { code, err := ask(front, "open sesame"); return err == nil && code == http.StatusOK })
 	for _, password := range []string{"", "guess"} {
 		if code, err := ask(front, password); err != nil || code != http.StatusUnauthorized {
 			t.Errorf("with the password %q: %d, %v", password, code, err)

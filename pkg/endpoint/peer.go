@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -113,7 +115,12 @@ type peer struct {
 	round, firstGoodRound, lastGoodRound uint64
 	lastCheck                            time.Time // zero before the first round
 	lastErr                              error
+	// told are the reasons that have been logged of an outage, without their digits: times and ports say nothing new.
+	told []string
 }
+
+// toldMax bounds the reasons that are logged of one outage.
+const toldMax = 8
 
 func newPeer(s spec, conn *grpc.ClientConn, budget *store.Budget, logger log.Logger) *peer {
 	logger = log.With(logger, "address", s.name)
@@ -141,7 +148,7 @@ func (p *peer) check(ctx context.Context, timeout time.Duration, round uint64) {
 	p.record(info, err)
 }
 
-// record takes in the outcome of a check, and logs it if it is news.
+// record takes in the outcome of a check, and logs it if it is news: each reason once in an outage.
 func (p *peer) record(info *infopb.InfoResponse, err error) {
 	p.mu.Lock()
 	before, checked := p.lastErr, !p.lastCheck.IsZero()
@@ -151,15 +158,32 @@ func (p *peer) record(info *infopb.InfoResponse, err error) {
 		if p.lastGoodRound = p.round; p.firstGoodRound == 0 {
 			p.firstGoodRound = p.round
 		}
+		p.told = nil
 	}
+	news := err != nil && p.tellLocked(err)
 	p.mu.Unlock()
 	switch {
-	case err != nil && (before == nil || !checked):
+	case news:
 		level.Warn(p.logger).Log("msg", "an endpoint does not say what it has", "strict", p.spec.strict, "err", err)
 	case err == nil && (before != nil || !checked):
 		d := p.store.Describe()
 		level.Info(p.logger).Log("msg", "an endpoint has joined", "component", componentOf(info.GetComponentType()), "labelsets", len(d.LabelSets), "mint", d.MinTime, "maxt", d.MaxTime)
 	}
+}
+
+// tellLocked tells whether an error is to be logged, and takes it for logged.
+func (p *peer) tellLocked(err error) bool {
+	reason := strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, err.Error())
+	if slices.Contains(p.told, reason) || len(p.told) == toldMax {
+		return false
+	}
+	p.told = append(p.told, reason)
+	return true
 }
 
 // queryable tells whether the peer is to be asked for data; the caller holds mu.

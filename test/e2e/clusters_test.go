@@ -129,6 +129,7 @@ func clustersSeen(names ...string) func(*answer.Answer) error {
 // are refused by name and reason; certificates are rotated under load without a failed query; a cut network is a gap that
 // is named, and heals.
 func TestClusters(t *testing.T) {
+	t.Parallel()
 	observer := newWorld(t, "observer")
 	east, west := newCluster(t, "east", observer), newCluster(t, "west", observer)
 	both := endpoint(east.address(), east.client) + endpoint(west.address(), west.client)

@@ -31,6 +31,7 @@ func tinyDisk(t *testing.T, name, size string) (volume string) {
 // A store and a compactor whose disks are full stay up and say why they can't go on, and what the others do goes on: a
 // query is answered by the store that has room.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	storeDisk, compactDisk := tinyDisk(t, "store", "16k"), tinyDisk(t, "compact", "16k")
 	w := newWorld(t, "disk")
 	_, bucket := w.s3()

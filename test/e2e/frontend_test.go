@@ -14,6 +14,7 @@ import (
 // A frontend with memcached and one with Redis answer as the querier behind them does, the second time from the cache, and
 // still when the cache has died.
 func TestFrontend(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "frontend")
 	pastPrometheus(t, w)
 	w.sidecar("past").ready()

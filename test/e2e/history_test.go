@@ -70,6 +70,7 @@ func equal(want, got *answer.Answer) error {
 // A sidecar uploads the blocks of its Prometheus to S3. Prometheus loses its disk; what it held comes from the bucket
 // then, the same as Prometheus itself had answered.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "history")
 	_, bucket := w.s3()
 	prom := pastPrometheus(t, w)

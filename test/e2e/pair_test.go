@@ -16,6 +16,7 @@ import (
 // when it is told to, and goes on when one replica is killed. So does a querier over that querier, and one over both of
 // them, which meets each replica twice.
 func TestPair(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "pair")
 	sidecars := map[string]*container{}
 	for _, name := range []string{"a", "b"} {

@@ -19,6 +19,7 @@ import (
 // The compactor makes one block of two weeks out of many, and blocks of 5m and 1h of it. Queries at each resolution read as
 // many points as that has, and agree with each other.
 func TestResolutions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "coarse")
 	_, bucket := w.s3()
 	const day = 24 * time.Hour

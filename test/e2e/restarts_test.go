@@ -16,6 +16,7 @@ import (
 // Under load each component of a fleet in which everything is there twice is stopped and started, and killed and started.
 // No query fails, each answer is whole and right, and those from the bucket know it.
 func TestRestarts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "restarts")
 	_, bucket := w.s3()
 	prom := pastPrometheus(t, w)
