@@ -139,6 +139,9 @@ func (c *storeFlags) bind(fs *flags) {
 // localGapBytes is what reading a file takes less time for than for another request to it.
 const localGapBytes = 32 << 10
 
+// warmBytes is how much of the local index headers is opened at the start.
+const warmBytes = 256 << 20
+
 // run builds the store gateway.
 //
 //	gRPC ─▶ server ─▶ bucket.Store ─▶ bucket
@@ -284,6 +287,7 @@ func (c *storeFlags) sync(ctx context.Context, p *process, st *bucket.Store, blo
 	}
 	blocks.synced(nil)
 	p.probe.Ready()
+	st.Warm(ctx, warmBytes)
 	tick := time.NewTicker(c.syncInterval)
 	defer tick.Stop()
 	for {

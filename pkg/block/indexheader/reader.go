@@ -72,6 +72,15 @@ func (r *Reader) Release() {
 	}
 }
 
+// FileSize returns the size of the file in bytes; 0 if it is not there. It may be called without Hold.
+func (r *Reader) FileSize() int64 {
+	st, err := os.Stat(r.path)
+	if err != nil {
+		return 0
+	}
+	return st.Size()
+}
+
 // Loaded tells whether Open has nothing to read.
 func (r *Reader) Loaded() bool {
 	r.mu.Lock()

@@ -128,8 +128,12 @@ const sortSlack = 8
 // prepare plans, with other requests in line, and takes the memory that the plans need. Where that is too much for all
 // blocks together they are to be done one by one.
 func (s *Store) prepare(ctx context.Context, cs []*cursor, matchers func(i int) []*labels.Matcher, sorts func(i int) bool, mem *share, deadline time.Time) (oneByOne bool, err error) {
-	waiting, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
+	waiting := ctx
+	if mem.max > 0 { // where memory has no bound nothing is refused
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
 	select {
 	case s.lanes <- struct{}{}:
 		defer func() { <-s.lanes }()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,29 @@ func (s *Store) InitialSync(ctx context.Context) error {
 	}
 	s.cleanDataDir()
 	return nil
+}
+
+// Warm opens index headers, those of the newest blocks first, as long as their files take no more than bytesMax: whoever
+// asks first need not wait for it. It does nothing where headers are to be opened at their use.
+func (s *Store) Warm(ctx context.Context, bytesMax int64) {
+	if s.cfg.IndexHeadersOnUse || s.cfg.IndexHeaderIdleTimeout > 0 {
+		return
+	}
+	blocks := slices.Collect(maps.Values(s.blocks.Load().byID))
+	slices.SortFunc(blocks, func(a, b *loaded) int { return cmp.Compare(b.meta.MaxTime, a.meta.MaxTime) })
+	for _, b := range blocks {
+		if ctx.Err() != nil || !b.acquire() {
+			continue
+		}
+		bytesMax -= b.header.FileSize()
+		if bytesMax >= 0 {
+			_ = b.header.Open(ctx) // whoever needs it tries again, and says what is wrong
+		}
+		b.release()
+		if bytesMax < 0 {
+			return
+		}
+	}
 }
 
 // Run looks at the bucket from time to time, until the context ends.
