@@ -229,6 +229,16 @@ func halfBlocks(bkt thanos.Bucket) (half []string, err error) {
 	return half, err
 }
 
+// checkWhole checks before a write that readers see no half block.
+func (w *world) checkWhole(c faulty.Call) {
+	if c.Op != faulty.Upload && c.Op != faulty.Delete {
+		return
+	}
+	if half, err := halfBlocks(w.bkt.Bucket); len(half) > 0 || err != nil {
+		w.t.Errorf("before %s %s: half a block: %v %v", c.Op, c.Name, half, err)
+	}
+}
+
 // Shows the order of uploads and deletions, object by object, of everything that a compactor does to a bucket: metadata
 // last when something is made, first when it goes; marks of sources after their successor; our own mark first when a block
 // is set aside or brought back, the mark for deletion last when a block goes. Readers never see half a block.
@@ -239,9 +249,7 @@ func TestOrder(t *testing.T) {
 			names := s.fill(template)
 			w := s.start(t, template)
 			w.bkt.Plan(func(c faulty.Call) faulty.Fault {
-				if half, err := halfBlocks(w.bkt.Bucket); len(half) > 0 || err != nil {
-					t.Errorf("before %s %s: half a block: %v %v", c.Op, c.Name, half, err)
-				}
+				w.checkWhole(c)
 				return faulty.Fault{}
 			})
 			if err := s.compactor(w).RunOnce(t.Context()); err != nil {
@@ -278,6 +286,7 @@ func (s *scenario) end(t *testing.T, w *world, names map[ulid.ULID]string) {
 	if !s.unreadable {
 		w.check()
 	}
+	w.checkWhole(faulty.Call{Op: faulty.Upload, Name: "the end"})
 	err := w.bkt.Bucket.Iter(context.Background(), "", func(name string) error {
 		if id, ok := block.ParseID(strings.SplitN(name, "/", 2)[0]); ok && slices.Contains(s.gone, names[id]) {
 			t.Errorf("left: %s", name)
@@ -302,9 +311,7 @@ func TestEachRequestFails(t *testing.T) {
 					w := s.start(t, template)
 					hit := ""
 					w.bkt.Plan(func(c faulty.Call) faulty.Fault {
-						if half, err := halfBlocks(w.bkt.Bucket); len(half) > 0 || err != nil {
-							t.Errorf("before %s %s: half a block: %v %v", c.Op, c.Name, half, err)
-						}
+						w.checkWhole(c)
 						if c.Number == n {
 							hit = string(c.Op) + " " + c.Name
 							return faulty.Fault{Err: faulty.ErrUnavailable, Done: done}
