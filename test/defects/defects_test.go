@@ -72,8 +72,8 @@ func missing(rel string) func(*group) {
 }
 
 // instead puts another block in the place of the bad one.
-func instead(make func(g *group) spec) func(*group) {
-	return func(g *group) { g.replace(make(g)) }
+func instead(other func(g *group) spec) func(*group) {
+	return func(g *group) { g.replace(other(g)) }
 }
 
 func withMeta(change func(*block.Meta)) func(*group) {
