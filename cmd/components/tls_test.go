@@ -134,43 +134,55 @@ func TestRotationUnderQueries(t *testing.T) {
 			}
 		})
 	}
-	// settle lets queries and new connections come about with what the files hold.
-	settle := func(what string) {
-		reloaded := func() (n int) {
-			for _, st := range stores {
-				n += strings.Count(st.text(), "TLS files reloaded")
-			}
-			return n
+	// settle changes files, and lets queries and new connections come about with what they hold then.
+	settle := func(what string, change func()) {
+		t.Helper()
+		loads := make([]int, clusters)
+		reloads := func(i int) int { return strings.Count(stores[i].text(), "TLS files reloaded") }
+		for i := range loads {
+			loads[i] = reloads(i)
 		}
-		from, loads := asked.Load(), reloaded()
-		waitFor(t, what, func() bool { return t.Failed() || asked.Load() > from+20 && reloaded() >= loads+clusters })
+		change()
+		from := asked.Load()
+		waitFor(t, what, func() bool {
+			for i := range loads {
+				if reloads(i) == loads[i] {
+					return t.Failed()
+				}
+			}
+			return t.Failed() || asked.Load() > from+20
+		})
 	}
 	both := func(a, b *certs.Authority) []byte { return append(append([]byte{}, a.PEM...), b.PEM...) }
 	for range 2 {
-		for _, c := range cs {
-			c.servers.Reissue(t, c.server, certs.Options{})
-			c.clients.Reissue(t, c.client, certs.Options{})
-		}
-		settle("new certificates")
+		settle("new certificates", func() {
+			for _, c := range cs {
+				c.servers.Reissue(t, c.server, certs.Options{})
+				c.clients.Reissue(t, c.client, certs.Options{})
+			}
+		})
 	}
 	// New authorities: first both are trusted, then the new ones sign, then the old ones are dropped.
 	next := make([][2]*certs.Authority, clusters)
-	for i, c := range cs {
-		next[i] = [2]*certs.Authority{certs.New(t, "new servers"), certs.New(t, "new clients")}
-		certs.Put(t, c.servers.File, both(c.servers, next[i][0]))
-		certs.Put(t, c.clients.File, both(c.clients, next[i][1]))
-	}
-	settle("both authorities")
-	for i, c := range cs {
-		next[i][0].Reissue(t, c.server, certs.Options{})
-		next[i][1].Reissue(t, c.client, certs.Options{})
-	}
-	settle("certificates of the new authorities")
-	for i, c := range cs {
-		certs.Put(t, c.servers.File, next[i][0].PEM)
-		certs.Put(t, c.clients.File, next[i][1].PEM)
-	}
-	settle("without the old authorities")
+	settle("both authorities", func() {
+		for i, c := range cs {
+			next[i] = [2]*certs.Authority{certs.New(t, "new servers"), certs.New(t, "new clients")}
+			certs.Put(t, c.servers.File, both(c.servers, next[i][0]))
+			certs.Put(t, c.clients.File, both(c.clients, next[i][1]))
+		}
+	})
+	settle("certificates of the new authorities", func() {
+		for i, c := range cs {
+			next[i][0].Reissue(t, c.server, certs.Options{})
+			next[i][1].Reissue(t, c.client, certs.Options{})
+		}
+	})
+	settle("without the old authorities", func() {
+		for i, c := range cs {
+			certs.Put(t, c.servers.File, next[i][0].PEM)
+			certs.Put(t, c.clients.File, next[i][1].PEM)
+		}
+	})
 	close(stop)
 	wg.Wait()
 	t.Logf("%d queries", asked.Load())
