@@ -283,7 +283,7 @@ func (s *simulation) kept() string {
 //
 // Mutants it was seen to kill are in test/mutants/table.txt.
 func TestRetentionLeavesNoHole(t *testing.T) {
-	first, runs := uint64(0), uint64(20)
+	first, runs := uint64(0), uint64(8)
 	for name, dst := range map[string]*uint64{"KOIOS_COMPACT_SIMULATIONS": &runs, "FIRST": &first} {
 		if text := os.Getenv(name); text != "" {
 			n, err := strconv.ParseUint(text, 10, 64)
