@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -85,6 +84,7 @@ type asker struct {
 	steps   [2]int64
 	tenants []string
 	odd     bool // questions may make no sense
+	last    question
 }
 
 func (a *asker) one(of ...string) string { return of[a.IntN(len(of))] }
@@ -154,13 +154,38 @@ func (a *asker) favourite() string {
 	}
 }
 
-// query is a query over a range: a panel, and sometimes other parameters and headers.
+// query is a query over a range: a panel, and sometimes other parameters and headers. Often it is the last one with
+// something else about it: what was kept of one must not answer the other.
 func (a *asker) query() question {
-	q := a.panels[a.IntN(len(a.panels))]
-	q.form, q.header = maps.Clone(q.form), q.header.Clone()
-	for name, vs := range q.form {
-		q.form[name] = slices.Clone(vs)
+	if a.last.form != nil && a.often(4, "the last question with other parameters") {
+		q := a.last.clone()
+		if a.IntN(3) == 0 {
+			view := "replicas"
+			if q.header.Get(viewHeader) == view {
+				view = "all"
+			}
+			q.header.Set(viewHeader, view)
+		} else {
+			a.parameters(&q, 4)
+		}
+		return q
 	}
+	q := a.fresh()
+	a.last = q.clone()
+	return q
+}
+
+func (q *question) clone() question {
+	c := *q
+	c.header, c.form = q.header.Clone(), url.Values{}
+	for name, vs := range q.form {
+		c.form[name] = slices.Clone(vs)
+	}
+	return c
+}
+
+func (a *asker) fresh() question {
+	q := a.panels[a.IntN(len(a.panels))].clone()
 	q.step = a.steps[a.IntN(2)]
 	q.end = a.w.now.Load() + a.Int64N(3)*300_000 - a.Int64N(2)*a.Int64N(length/2)
 	q.start = max(q.end-a.Int64N(1+a.Int64N(4*3600_000)), begin-1000_000)
@@ -218,7 +243,7 @@ func (a *asker) parameters(q *question, often int) {
 		set(1, true, "replicaLabels[]", "replica", "cluster", "none", "")
 		set(2, true, "replicaLabels[]", "instance", "replica")
 	}
-	if a.IntN(2*often) == 0 {
+	if a.IntN(often) == 0 {
 		set(1, true, "storeMatch[]", `{__address__="eu-a"}`, `{__address__=~"us-.*"}`, `{__address__!="us-b",x="y"}`, `{__address__="nobody"}`)
 		set(3, true, "storeMatch[]", `{__address__="us-b"}`)
 	}
