@@ -34,10 +34,11 @@ func TestPaceCollector(t *testing.T) {
 	stop := PaceCollector(64<<20, 40)
 	defer stop()
 	until("little in use", func(p int) bool { return p > 300 })
-	held := make([]byte, 300<<20)
-	until("much in use", func(p int) bool { return p == 40 })
-	runtime.KeepAlive(held)
-	held = nil
+	func() {
+		held := make([]byte, 300<<20)
+		until("much in use", func(p int) bool { return p == 40 })
+		runtime.KeepAlive(held)
+	}()
 	until("little again", func(p int) bool { return p > 300 })
 
 	stop()

@@ -101,7 +101,7 @@ func (r *windowReader) end() {
 		b.batchArrays = nil
 	}
 	if r.scratch != nil {
-		r.scratch.free()
+		r.free()
 		r.scratch = nil
 	}
 	r.refs, r.last = refs{}, labels.EmptyLabels()
