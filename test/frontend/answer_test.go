@@ -203,7 +203,7 @@ func (r *reply) madeOf(others []*reply, shards bool) string {
 		return "nobody says so: " + others[len(others)-1].difference(r)
 	}
 	for _, n := range slices.Concat(r.Body.Warnings, r.Body.Infos) {
-		if !slices.Contains(notes, n) {
+		if !slices.Contains(notes, n) && !slices.Contains(notes, gapOf(n)) {
 			return "nobody else says " + n
 		}
 	}
@@ -230,6 +230,17 @@ func (r *reply) madeOf(others []*reply, shards bool) string {
 		}
 	}
 	return ""
+}
+
+// gapOf returns how an answer would say that data is missing of which this note says that a replica has it: in a part of
+// the time that may be so, and not in all of it.
+func gapOf(note string) string {
+	data, ok := strings.CutPrefix(note, "the data of ")
+	name, sets, found := strings.Cut(data, " ")
+	if !ok || !found {
+		return note
+	}
+	return "data of " + name + " (" + sets + ")"
 }
 
 // mixed tells whether each series of a step is as one of the others has it, and none is left out that all of them have.
