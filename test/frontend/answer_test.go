@@ -203,7 +203,7 @@ func (r *reply) madeOf(others []*reply, shards bool) string {
 		return "nobody says so: " + others[len(others)-1].difference(r)
 	}
 	for _, n := range slices.Concat(r.Body.Warnings, r.Body.Infos) {
-		if !slices.Contains(notes, n) && !slices.Contains(notes, gapOf(n)) {
+		if !slices.ContainsFunc(notes, func(o string) bool { return gapOf(o) == gapOf(n) }) {
 			return "nobody else says " + n
 		}
 	}
@@ -232,8 +232,8 @@ func (r *reply) madeOf(others []*reply, shards bool) string {
 	return ""
 }
 
-// gapOf returns how an answer would say that data is missing of which this note says that a replica has it: in a part of
-// the time that may be so, and not in all of it.
+// gapOf returns how an answer would say that data is missing of which this note says that a replica has it: a replica may
+// have all of a part of the time and not all of the whole, and of a short part it may be unknown.
 func gapOf(note string) string {
 	data, ok := strings.CutPrefix(note, "the data of ")
 	name, sets, found := strings.Cut(data, " ")
