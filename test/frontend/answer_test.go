@@ -180,7 +180,7 @@ func (r *reply) steps() map[string]map[string]string {
 
 // madeOf tells what is wrong with an answer that is made of several, since the world was not the same all the time: each
 // step must be what one of the others says, but for the last bits of sums, whose order depends on the range; an answer that does not say that something is missing must be made of
-// others that don't; and it says nothing that nobody else says. An error must be the error of one of them. Of an answer
+// others that don't; and it says of nothing that it may be missing of which nobody else does. An error must be the error of one of them. Of an answer
 // in shards that is true of each series.
 func (r *reply) madeOf(others []*reply, shards bool) string {
 	if err := r.decode(); err != nil {
@@ -202,7 +202,7 @@ func (r *reply) madeOf(others []*reply, shards bool) string {
 	if r.Code != http.StatusOK || len(steps) == 0 {
 		return "nobody says so: " + others[len(others)-1].difference(r)
 	}
-	for _, n := range slices.Concat(r.Body.Warnings, r.Body.Infos) {
+	for _, n := range r.missing() { // what engines note is not the same each time
 		if !slices.ContainsFunc(notes, func(o string) bool { return gapOf(o) == gapOf(n) }) {
 			return "nobody else says " + n
 		}
