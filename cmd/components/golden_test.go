@@ -86,12 +86,10 @@ var absent = map[string]string{
 	"thanos_query_endpoints_dns_provider_results":       "a series appears with the first DNS name",
 	"thanos_query_endpoint_groups_dns_provider_results": "a series appears with the first DNS name",
 
-	"cortex_cache_background_queue_length":         "thanos_memcached_operation_skipped_total tells of writes that were dropped",
-	"cortex_cache_dropped_background_writes_total": "thanos_memcached_operation_skipped_total tells of writes that were dropped",
-	"cortex_memcache_client_servers":               "it appears with a cache in memcached",
-	"cortex_memcache_client_set_skip_total":        "thanos_memcached_operation_skipped_total tells it, with a cache in memcached",
-	"cortex_memcache_request_duration_seconds":     "thanos_memcached_operation_duration_seconds tells it, with a cache in memcached",
-	"cortex_rediscache_*":                          "thanos_redis_operation_duration_seconds tells it, with a cache in Redis",
+	"cortex_cache_background_queue_length":         "it appears with a cache in memcached or Redis",
+	"cortex_cache_dropped_background_writes_total": "it appears with a cache in memcached or Redis",
+	"cortex_memcache_*":                            "it appears with a cache in memcached",
+	"cortex_rediscache_*":                          "it appears with a cache in Redis",
 	"cortex_query_fetched_*":                       "queriers do not tell it",
 
 	"thanos_store_bucket_cache_*": "it appears with --store.caching-bucket.config",

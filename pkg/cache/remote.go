@@ -39,6 +39,8 @@ type remote struct {
 
 	queue      chan Entry
 	queueBytes atomic.Int64
+	dropped    atomic.Int64 // entries, because the queue was full
+	tooLarge   atomic.Int64 // entries
 	ctx        context.Context
 	cancel     context.CancelFunc
 	running    sync.WaitGroup
@@ -64,6 +66,15 @@ func newRemote(cfg remoteConfig, servers serverSet, gets, sets *gate.Gate, m *re
 
 // Servers is the number of servers known now.
 func (r *remote) Servers() int { return len(r.servers.all()) }
+
+// Waiting is the number of entries that wait to be written.
+func (r *remote) Waiting() int { return len(r.queue) }
+
+// Dropped is how many entries were not kept because too many waited, TooLarge how many because of their size.
+func (r *remote) Dropped() int64 { return r.dropped.Load() }
+
+// TooLarge is told with Dropped.
+func (r *remote) TooLarge() int64 { return r.tooLarge.Load() }
 
 // batch is a part of a Fetch: some keys of one server.
 type batch struct {
@@ -203,11 +214,13 @@ func (r *remote) Store(entries ...Entry) {
 	for _, e := range entries {
 		n := int64(len(e.Value))
 		if r.cfg.ItemBytesMax > 0 && n+int64(entryHeader) > r.cfg.ItemBytesMax {
+			r.tooLarge.Add(1)
 			r.metrics.skip(opSet, reasonTooLarge)
 			continue
 		}
 		if r.queueBytes.Add(n) > queueBytesMax {
 			r.queueBytes.Add(-n)
+			r.dropped.Add(1)
 			r.metrics.skip(opSet, reasonQueueFull)
 			continue
 		}
@@ -215,6 +228,7 @@ func (r *remote) Store(entries ...Entry) {
 		case r.queue <- e:
 		default:
 			r.queueBytes.Add(-n)
+			r.dropped.Add(1)
 			r.metrics.skip(opSet, reasonQueueFull)
 		}
 	}

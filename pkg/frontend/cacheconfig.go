@@ -147,9 +147,6 @@ func (c *CacheConfig) Open(ctx context.Context, what string, logger log.Logger, 
 	if err != nil {
 		return nil, fmt.Errorf("open response cache: %w", err)
 	}
-	if servers, ok := backend.(interface{ Servers() int }); ok && c.Backend.Type == cache.Memcached {
-		showServers(own, servers.Servers)
-	}
 	name := prometheus.WrapRegistererWith(prometheus.Labels{"name": strings.ToLower(string(c.Backend.Type))}, own)
-	return &countedCache{Cache: backend, metrics: newCacheMetrics(name)}, nil
+	return &countedCache{Cache: backend, metrics: newCacheMetrics(name), remote: showRemote(c.Backend.Type, backend, own, name)}, nil
 }

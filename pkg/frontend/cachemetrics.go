@@ -37,17 +37,59 @@ func newCacheMetrics(reg prometheus.Registerer) *cacheMetrics {
 	return m
 }
 
-// showServers tells how many memcached servers there are.
-func showServers(reg prometheus.Registerer, servers func() int) {
-	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "cortex_memcache_client_servers", Help: "Memcached servers known.", ConstLabels: prometheus.Labels{"name": "memcached"},
-	}, func() float64 { return float64(servers()) })
+// remoteCache is a cache in servers outside of this process.
+type remoteCache interface {
+	Servers() int
+	Waiting() int
+	Dropped() int64
+	TooLarge() int64
+}
+
+// showRemote makes the metrics of caches outside of this process; named is a Registerer that adds the kind as a name. It
+// returns what the time of calls is told to, nil if nothing is.
+func showRemote(kind cache.Type, backend cache.Cache, reg, named prometheus.Registerer) *prometheus.HistogramVec {
+	r, ok := backend.(remoteCache)
+	if !ok {
+		return nil
+	}
+	f, n := promauto.With(reg), promauto.With(named)
+	n.NewGaugeFunc(prometheus.GaugeOpts{Name: "cortex_cache_background_queue_length", Help: "Entries that wait to be written to a response cache."},
+		func() float64 { return float64(r.Waiting()) })
+	n.NewCounterFunc(prometheus.CounterOpts{Name: "cortex_cache_dropped_background_writes_total", Help: "Entries not written to a response cache because too many waited."},
+		func() float64 { return float64(r.Dropped()) })
+	calls := prometheus.HistogramOpts{Help: "Time taken by calls of a response cache, in seconds.", Buckets: []float64{0.0001, 0.001, 0.01, 0.1, 1, 10}}
+	switch kind {
+	case cache.Memcached:
+		memcached := prometheus.Labels{"name": "memcached"}
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: "cortex_memcache_client_servers", Help: "Memcached servers known.", ConstLabels: memcached},
+			func() float64 { return float64(r.Servers()) })
+		f.NewCounterFunc(prometheus.CounterOpts{Name: "cortex_memcache_client_set_skip_total", Help: "Entries not written because they are too large.", ConstLabels: memcached},
+			func() float64 { return float64(r.TooLarge()) })
+		calls.Name = "cortex_memcache_request_duration_seconds"
+	case cache.Redis:
+		calls.Name = "cortex_rediscache_request_duration_seconds"
+	default:
+		return nil
+	}
+	h := n.NewHistogramVec(calls, []string{"method", "status_code"})
+	h.WithLabelValues("fetch", "200")
+	h.WithLabelValues("store", "200")
+	return h
 }
 
 // countedCache counts what is asked of a cache.
 type countedCache struct {
 	cache.Cache
 	metrics *cacheMetrics
+	remote  *prometheus.HistogramVec // nil for a cache in this process
+}
+
+func (c *countedCache) took(method string, since time.Time) {
+	seconds := time.Since(since).Seconds()
+	c.metrics.duration.WithLabelValues(method, "200").Observe(seconds)
+	if c.remote != nil {
+		c.remote.WithLabelValues(method, "200").Observe(seconds)
+	}
 }
 
 // uncounted is a cache for lookups that say nothing about how much is found of what is asked for.
@@ -62,7 +104,7 @@ func uncounted(c cache.Cache) cache.Cache {
 func (c *countedCache) Fetch(ctx context.Context, keys []string) [][]byte {
 	begin := time.Now()
 	found := c.Cache.Fetch(ctx, keys)
-	c.metrics.duration.WithLabelValues("fetch", "200").Observe(time.Since(begin).Seconds())
+	c.took("fetch", begin)
 	c.metrics.fetched.Add(float64(len(keys)))
 	for _, b := range found {
 		if b != nil {
@@ -77,7 +119,7 @@ func (c *countedCache) Fetch(ctx context.Context, keys []string) [][]byte {
 func (c *countedCache) Store(es ...cache.Entry) {
 	begin := time.Now()
 	c.Cache.Store(es...)
-	c.metrics.duration.WithLabelValues("store", "200").Observe(time.Since(begin).Seconds())
+	c.took("store", begin)
 	for i := range es {
 		c.metrics.sends.Observe(float64(len(es[i].Value)))
 	}

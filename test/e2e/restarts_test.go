@@ -71,7 +71,14 @@ func TestRestarts(t *testing.T) {
 		},
 	}
 	old := question{func() answer.Query { return history }, func(a *answer.Answer) error { return equal(want, a) }}
-	fleet.Eventually(t, "the fleet answers", wait, func() error { return live.check(queriers[1].ask(live.query())) })
+	// Each querier has both replicas, or there would be none left when one is restarted.
+	bothReplicas := func() {
+		t.Helper()
+		for _, q := range queriers {
+			fleet.Eventually(t, "both replicas answer", wait, func() error { return replicas(q, "false", "a", "b") })
+		}
+	}
+	bothReplicas()
 
 	// A balancer stands before the queriers and frontends: who is being restarted gets no new requests.
 	l := startLoad(t, append(queriers, fronts...), old, live)
@@ -85,6 +92,7 @@ func TestRestarts(t *testing.T) {
 		for _, q := range queriers {
 			q.waitStores(len(endpoints))
 		}
+		bothReplicas()
 		l.look("after the " + how + " of " + c.Name())
 		l.more(t, 4)
 	}
