@@ -67,3 +67,21 @@ func TestStoreCacheMetrics(t *testing.T) {
 		})
 	}
 }
+
+// The same of a query frontend.
+func TestFrontendCacheMetrics(t *testing.T) {
+	scrape := func(flags ...string) []string {
+		_, text := get(t, start(t, arguments(t, "query-frontend", flags...)...).url(t)+"/metrics")
+		return families(text)
+	}
+	without := scrape()
+	for kind, config := range map[string]string{
+		"memcached": "{type: MEMCACHED, config: {addresses: ['127.0.0.1:1'], expiration: 1h}}",
+		"redis":     "{type: REDIS, config: {addr: '127.0.0.1:1', expiration: 1h}}",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			got := slices.DeleteFunc(scrape("--query-range.response-cache-config="+config), func(f string) bool { return slices.Contains(without, f) })
+			golden(t, "metrics_query-frontend_"+kind+".txt", strings.Join(got, "\n")+"\n")
+		})
+	}
+}
