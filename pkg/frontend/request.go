@@ -108,6 +108,10 @@ func known(form url.Values, apart, rest []string) (url.Values, error) {
 			left.Set(name, strconv.FormatBool(b))
 		case is(apart, name):
 		case is(rest, name):
+			// It is not in the keys of caches, so that a senseless one must not find what others have asked for.
+			if d, err := parseDuration(vs[0]); name == "timeout" && vs[0] != "" && (err != nil || d <= 0) {
+				return nil, fmt.Errorf("parameter %q: the querier refuses it", name)
+			}
 			left[name] = vs
 		default:
 			return nil, fmt.Errorf("parameter %q is not known here", name)

@@ -72,6 +72,8 @@ func TestParseRange(t *testing.T) {
 	}
 	const times = "start=60&end=120&step=15"
 	f(times, true)
+	f(times+"&timeout=x", false)
+	f(times+"&timeout=-1", false)
 	f(times+"&dedup=false&partial_response=1&max_source_resolution=5m&replicaLabels[]=a&replicaLabels[]=b&storeMatch[]=x&lookback_delta=1m&engine=thanos&timeout=30&stats=all&analyze=true", true)
 	f(times+"&dedup=", true)
 	f("start=60&end=120", false) // the querier chooses the step
