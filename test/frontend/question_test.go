@@ -258,7 +258,7 @@ func (a *asker) parameters(q *question, often int) {
 	set(often, true, "max_source_resolution", "-1", "x")
 	set(often, true, "lookback_delta", "x")
 	set(often, true, "engine", "none")
-	set(often, true, "timeout", "x")
+	set(often, false, "timeout", "x")
 	set(often, true, "storeMatch[]", "{")
 	set(often, false, "dedup", "maybe")
 	set(often, false, "partial_response", "yes")
