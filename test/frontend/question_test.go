@@ -307,11 +307,14 @@ func (a *asker) instant() question {
 	return q
 }
 
+// passedPaths are those that go through untouched, with all headers.
+var passedPaths = []string{"/api/v1/query_range_explain", "/api/v1/format_query", "/api/v1/status/nothing"}
+
 // passed is a question that the frontend knows nothing about.
 func (a *asker) passed() question {
 	q := a.query()
 	q.plain, q.ranged = false, false
-	q.path = a.one("/api/v1/query_range_explain", "/api/v1/format_query", "/api/v1/status/nothing")
+	q.path = a.one(passedPaths...)
 	a.covered[q.path]++
 	return q
 }
@@ -323,7 +326,7 @@ func (q *question) below(f *front) request {
 	for name, vs := range q.form {
 		r.form[name] = vs
 	}
-	if !slices.Contains(f.cfg.ForwardHeaders, viewHeader) {
+	if !slices.Contains(f.cfg.ForwardHeaders, viewHeader) && !slices.Contains(passedPaths, q.path) {
 		r.header.Del(viewHeader)
 	}
 	if (q.path == "/api/v1/query_range" || q.path == "/api/v1/query") && r.form.Get("partial_response") == "" {
