@@ -3,6 +3,8 @@ package bucket
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,12 +168,20 @@ func (s *Store) prepare(ctx context.Context, cs []*cursor, matchers func(i int) 
 // may have for finding series.
 const findingAtOncePart = 4
 
-// each calls f for several cursors at a time.
+// each calls f for several cursors at a time. A panic fails its cursor: one request must not take the process with it.
 func each(cs []*cursor, width int, f func(i int, c *cursor)) {
 	var next atomic.Int64
+	call := func(i int, c *cursor) {
+		defer func() {
+			if p := recover(); p != nil {
+				c.missing(fmt.Errorf("BUG: read block %s: %v\n%s", c.block.meta.ULID, p, debug.Stack()))
+			}
+		}()
+		f(i, c)
+	}
 	work := func() {
 		for i := next.Add(1) - 1; i < int64(len(cs)); i = next.Add(1) - 1 {
-			f(int(i), cs[i])
+			call(int(i), cs[i])
 		}
 	}
 	var others sync.WaitGroup
