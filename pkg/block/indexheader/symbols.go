@@ -75,13 +75,14 @@ func (s *Symbols) Name(ref uint32) (string, error) {
 
 // with returns a map with one more name; one that is lost to somebody else is looked up again.
 func with(known *map[uint32]string, ref uint32, name string) *map[uint32]string {
-	more := map[uint32]string{ref: name}
-	if known != nil {
-		if len(*known) >= namesKept {
-			return known
-		}
-		maps.Copy(more, *known)
+	if known == nil {
+		return &map[uint32]string{ref: name}
 	}
+	if len(*known) >= namesKept {
+		return known
+	}
+	more := maps.Clone(*known)
+	more[ref] = name
 	return &more
 }
 
