@@ -90,7 +90,6 @@ var absent = map[string]string{
 	"cortex_cache_dropped_background_writes_total": "it appears with a cache in memcached or Redis",
 	"cortex_memcache_*":                            "it appears with a cache in memcached",
 	"cortex_rediscache_*":                          "it appears with a cache in Redis",
-	"cortex_query_fetched_*":                       "queriers do not tell it",
 
 	"thanos_store_bucket_cache_*": "it appears with --store.caching-bucket.config",
 	"thanos_cache_inmemory_*":     "it appears with --store.caching-bucket.config",

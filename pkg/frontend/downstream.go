@@ -41,6 +41,7 @@ type downstream struct {
 	// bytesMax bounds an answer; a longer one is an error.
 	bytesMax int64
 	queue    *queue
+	metrics  *metrics
 	// forceStats asks for the statistics of range queries also where the client does not.
 	forceStats bool
 }
@@ -152,6 +153,7 @@ func (d *downstream) send(req *http.Request, c *call, read reading) (http.Header
 	if !ok {
 		return nil, &statusError{code: resp.StatusCode, header: resp.Header, body: refusal}
 	}
+	d.metrics.fetched(resp.Header, c.org)
 	return resp.Header, nil
 }
 

@@ -38,7 +38,7 @@ func New(cfg Config, logger log.Logger, reg prometheus.Registerer) (*Frontend, e
 	f := &Frontend{cfg: cfg, logger: logger, metrics: newMetrics(reg)}
 	f.down = &downstream{
 		url: cfg.Downstream, client: &http.Client{Transport: cfg.Transport}, bytesMax: cfg.AnswerBytesMax,
-		queue: newQueue(cfg.Queue, f.metrics), forceStats: cfg.ForceStats,
+		queue: newQueue(cfg.Queue, f.metrics), metrics: f.metrics, forceStats: cfg.ForceStats,
 	}
 	m := cfg.Metadata
 	f.kept = &metadataCache{cache: m.Cache, freshness: m.Freshness, ttl: m.TTL, compress: m.Compress, now: cfg.Now, logger: logger, metrics: f.metrics}

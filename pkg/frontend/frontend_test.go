@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/koios-metrics/koios/pkg/cache"
+	"github.com/koios-metrics/koios/pkg/promapi"
 	"github.com/koios-metrics/koios/pkg/tenancy"
 )
 
@@ -165,6 +166,42 @@ func TestOrganisation(t *testing.T) {
 	f(Config{Tenancy: tenancy.Config{Header: "X-T"}}, "b", "THANOS-TENANT", "a", "X-T", "b")
 	f(Config{OrgHeaders: []string{"X-1", "X-2"}}, "c", "THANOS-TENANT", "a", "X-2", "c")
 	f(Config{OrgHeaders: []string{"X-1", "X-2"}}, "a", "THANOS-TENANT", "a")
+}
+
+// Shows that what queriers say they have read is counted for who asked, over all parts, instant queries too, and that
+// nothing is counted of what they don't say. (Killed: the series counted as bytes.)
+func TestFetched(t *testing.T) {
+	told := true
+	f := newFake(t, Config{Range: RangeConfig{Split: SplitConfig{Interval: 3600_000}}}, func(w http.ResponseWriter, r *http.Request) {
+		if told {
+			w.Header().Set(promapi.FetchedSeriesHeader, "3")
+			w.Header().Set(promapi.FetchedChunkBytesHeader, "500")
+		} else {
+			w.Header().Set(promapi.FetchedSeriesHeader, "-3")
+		}
+		if r.URL.Path == rangePath {
+			steps(w, r)
+		} else {
+			_, _ = w.Write([]byte(`{"status":"success","data":{"resultType":"vector","result":[]}}`))
+		}
+	})
+	ask := func() {
+		f.do(t, "POST", rangePath, "query=up&start=0&end=7200&step=60", "THANOS-TENANT", "a")
+		f.do(t, "POST", "/api/v1/query", "query=up&time=1", "THANOS-TENANT", "a")
+	}
+	ask()
+	told = false
+	ask()
+	parts := 0
+	for _, q := range f.take() {
+		if q.Path == rangePath {
+			parts++
+		}
+	}
+	want := float64(parts/2 + 1)
+	if series, bytes := testutil.ToFloat64(f.metrics.series.WithLabelValues("a")), testutil.ToFloat64(f.metrics.chunks.WithLabelValues("a")); parts < 4 || series != 3*want || bytes != 500*want {
+		t.Errorf("%v series and %v bytes of %d parts", series, bytes, parts)
+	}
 }
 
 // Shows that what is no range query, instant query, or request for labels and series goes through as it came and as it

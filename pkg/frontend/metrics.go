@@ -1,10 +1,14 @@
 package frontend
 
 import (
+	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/koios-metrics/koios/pkg/promapi"
 )
 
 // The kinds of requests, as metrics have them.
@@ -21,6 +25,8 @@ type metrics struct {
 	requests  *prometheus.CounterVec
 	byUser    *prometheus.CounterVec
 	seconds   *prometheus.CounterVec
+	series    *prometheus.CounterVec
+	chunks    *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 
 	splits, metadataSplits                   prometheus.Counter
@@ -50,6 +56,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		requests: all.NewCounterVec(prometheus.CounterOpts{Name: "thanos_query_frontend_queries_total", Help: "Requests by what they ask for."}, []string{"op"}),
 		byUser:   all.NewCounterVec(prometheus.CounterOpts{Name: "cortex_query_frontend_queries_total", Help: "Requests by what they ask for and by organisation."}, []string{"op", "user"}),
 		seconds:  all.NewCounterVec(prometheus.CounterOpts{Name: "cortex_query_seconds_total", Help: "Time taken to answer requests, in seconds."}, []string{"user"}),
+		series:   all.NewCounterVec(prometheus.CounterOpts{Name: "cortex_query_fetched_series_total", Help: "Series that queriers have read from stores, as far as they tell."}, []string{"user"}),
+		chunks:   all.NewCounterVec(prometheus.CounterOpts{Name: "cortex_query_fetched_chunks_bytes_total", Help: "Bytes of chunks that queriers have read from stores, as far as they tell."}, []string{"user"}),
 		durations: ranges.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "cortex_frontend_query_range_duration_seconds", Help: "Time taken to answer range queries, in seconds.", Buckets: prometheus.DefBuckets,
 		}, []string{"method", "status_code"}),
@@ -76,6 +84,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.byUser.WithLabelValues(op, "anonymous")
 	}
 	m.seconds.WithLabelValues("anonymous")
+	m.series.WithLabelValues("anonymous")
+	m.chunks.WithLabelValues("anonymous")
 	m.durations.WithLabelValues("POST", "200")
 	for _, s := range []string{"true", "false"} {
 		m.shardable.WithLabelValues(s)
@@ -90,6 +100,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (m *metrics) request(op, user string) {
 	m.requests.WithLabelValues(op).Inc()
 	m.byUser.WithLabelValues(op, user).Inc()
+}
+
+// fetched counts what a querier says that it has read for somebody.
+func (m *metrics) fetched(answer http.Header, user string) {
+	for name, to := range map[string]*prometheus.CounterVec{promapi.FetchedSeriesHeader: m.series, promapi.FetchedChunkBytesHeader: m.chunks} {
+		if n, err := strconv.ParseUint(answer.Get(name), 10, 63); err == nil {
+			to.WithLabelValues(user).Add(float64(n))
+		}
+	}
 }
 
 // observeRange measures a range query until there is an answer or an error.

@@ -29,6 +29,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/koios-metrics/koios/pkg/endpoint"
+	"github.com/koios-metrics/koios/pkg/promapi"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/store"
 	"github.com/koios-metrics/koios/pkg/store/storetest"
@@ -462,7 +463,10 @@ func TestStatsAndAnalysis(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	srv := serve(t, newReplicated(), Config{SeriesQuantiles: []float64{1, 10}, SampleQuantiles: []float64{5}}, query.Config{}, reg)
-	do(t, srv, "GET", "/query_range?query=up&start=1700006400&end=1700006460&step=15", "")
+	got := do(t, srv, "GET", "/query_range?query=up&start=1700006400&end=1700006460&step=15", "")
+	if series, bytes := got.header.Get(promapi.FetchedSeriesHeader), got.header.Get(promapi.FetchedChunkBytesHeader); len(series) != 1 || series == "0" || len(bytes) < 2 {
+		t.Errorf("the answer tells of %q series and %q bytes", series, bytes)
+	}
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/prometheus/prometheus/promql"
 
+	"github.com/koios-metrics/koios/pkg/promapi"
 	"github.com/koios-metrics/koios/pkg/query"
 	"github.com/koios-metrics/koios/pkg/store"
 )
@@ -103,6 +105,8 @@ func respond(w http.ResponseWriter, r *http.Request, f handlerFunc) {
 	defer e.release()
 	e.raw(`{"status":"success","data":`)
 	if d, ok := a.data.(*queryData); ok {
+		w.Header().Set(promapi.FetchedSeriesHeader, strconv.FormatInt(d.result.Fetched.Series, 10))
+		w.Header().Set(promapi.FetchedChunkBytesHeader, strconv.FormatInt(d.result.Fetched.Bytes, 10))
 		e.queryData(d)
 	} else if err := e.json(a.data); err != nil {
 		// Nothing has been sent yet: the encoder sends only what was complete.
